@@ -1,0 +1,172 @@
+"""Settings of one scene: frozen, nested, validated once; every default lives here and only here.
+
+``None`` means *automatic*: the value follows from the sensor and the first frame
+(``streamdgp.scale``) and is recorded with the scene when it has been chosen.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal, get_args
+
+from streamdgp.errors import InvalidConfigError
+
+__all__ = ["ConsistencyConfig", "EvidenceConfig", "FitConfig", "RegimeName", "SceneConfig", "SurfaceConfig"]
+
+RegimeName = Literal["lazy", "active", "paper"]
+
+
+def _require(condition: bool, wanted: str, got: object, remedy: str = "Change the setting.") -> None:
+    if not condition:
+        raise InvalidConfigError(wanted, str(got), remedy)
+
+
+@dataclass(frozen=True)
+class EvidenceConfig:
+    """How measurements become surfels."""
+
+    min_incidence_cos: float = 0.1
+    """Smallest cosine between ray and normal that is still used, in [0, 1)."""
+    view_mass_cap: float = 32.0
+    """One viewpoint adds at most this many observations' weight to a surfel, >= 1."""
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.min_incidence_cos < 1, "min_incidence_cos in [0, 1)", self.min_incidence_cos)
+        _require(self.view_mass_cap >= 1, "view_mass_cap >= 1", self.view_mass_cap)
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How a chart is fitted."""
+
+    width: int = 64
+    """Hidden features per layer, 4 to 1024."""
+    max_samples: int = 256
+    """Evidence rows per chart after binning, 64 to 4096."""
+    transport_samples: int = 64
+    """Parameter samples of the optimal-transport step, 16 to 256."""
+    gcv_gamma: float = 1.4
+    """Cost of a degree of freedom in generalised cross-validation, >= 1."""
+    refit_growth: float = 2.0
+    """A cell's evidence mass must grow by this factor before its chart is refitted, > 1."""
+
+    def __post_init__(self) -> None:
+        _require(4 <= self.width <= 1024, "width in 4..1024", self.width)
+        _require(64 <= self.max_samples <= 4096, "max_samples in 64..4096", self.max_samples)
+        _require(16 <= self.transport_samples <= 256, "transport_samples in 16..256", self.transport_samples)
+        _require(self.gcv_gamma >= 1, "gcv_gamma >= 1", self.gcv_gamma)
+        _require(self.refit_growth > 1, "refit_growth > 1", self.refit_growth)
+
+
+@dataclass(frozen=True)
+class ConsistencyConfig:
+    """How charts are made to agree (paper, section on consistency)."""
+
+    sweeps: int = 1
+    """Block Gauss-Seidel sweeps over the dirty charts, 0 (off) to 8."""
+    weight: float = 1.0
+    """mu: weight of the overlap terms against the evidence, >= 0."""
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.sweeps <= 8, "sweeps in 0..8", self.sweeps)
+        _require(self.weight >= 0, "weight >= 0", self.weight)
+
+
+@dataclass(frozen=True)
+class SurfaceConfig:
+    """How the surface is blended and extracted."""
+
+    tile_cells: int = 16
+    """Cells along one edge of a mesh tile, 4 to 64."""
+    blend_radius: float = 0.9
+    """Radius of a chart's influence as a share of its ball, in (0, 1]."""
+
+    def __post_init__(self) -> None:
+        _require(4 <= self.tile_cells <= 64, "tile_cells in 4..64", self.tile_cells)
+        _require(0 < self.blend_radius <= 1, "blend_radius in (0, 1]", self.blend_radius)
+
+
+@dataclass(frozen=True)
+class SceneConfig:
+    """Settings of one scene; ``SceneConfig()`` is automatic throughout."""
+
+    anchor_radius_m: float | None = None
+    """Poisson-disk radius r of the anchors, metres."""
+    evidence_voxel_m: float | None = None
+    """Edge of an evidence voxel, metres; at most r / 3."""
+    resolution_m: float | None = None
+    """Default extraction resolution, metres."""
+    neighbourhood_ratio: float = 1.6
+    """c > 1: a chart sees the evidence in the ball of radius c * r."""
+    normal_angle_deg: float = 60.0
+    """Evidence whose normal differs more than this is another sheet's, in (0, 90)."""
+    regime: RegimeName = "lazy"
+    """How charts are fitted."""
+    seed: int = 0
+    """Seed of the random features and samples, 0 to 2^31 - 1."""
+    evidence: EvidenceConfig = field(default_factory=EvidenceConfig)
+    fit: FitConfig = field(default_factory=FitConfig)
+    consistency: ConsistencyConfig = field(default_factory=ConsistencyConfig)
+    surface: SurfaceConfig = field(default_factory=SurfaceConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("anchor_radius_m", "evidence_voxel_m", "resolution_m"):
+            value = getattr(self, name)
+            _require(
+                value is None or (math.isfinite(value) and 1e-6 <= value <= 1e4),
+                f"{name} in 1e-6..1e4 m, or none for automatic",
+                value,
+            )
+        r, voxel = self.anchor_radius_m, self.evidence_voxel_m
+        if r is not None and voxel is not None:
+            _require(
+                voxel * 2.999 <= r <= voxel * 16.001,
+                "anchor_radius_m between 3 and 16 times evidence_voxel_m",
+                f"anchor_radius_m={r}, evidence_voxel_m={voxel}",
+                "Set only one of them; the other follows.",
+            )
+        _require(1.0 < self.neighbourhood_ratio <= 3.0, "neighbourhood_ratio in (1, 3]", self.neighbourhood_ratio)
+        _require(0 < self.normal_angle_deg < 90, "normal_angle_deg in (0, 90)", self.normal_angle_deg)
+        _require(self.regime in get_args(RegimeName), f"regime one of {get_args(RegimeName)}", self.regime)
+        _require(0 <= self.seed < 2**31, "seed in 0..2^31-1", self.seed)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as JSON-able nested dictionaries."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> SceneConfig:
+        """Build from nested dictionaries.
+
+        Raises
+        ------
+        InvalidConfigError
+            An unknown name, a wrong type or a value out of range.
+        """
+        nested = {
+            "evidence": EvidenceConfig,
+            "fit": FitConfig,
+            "consistency": ConsistencyConfig,
+            "surface": SurfaceConfig,
+        }
+        known = {f.name for f in fields(cls)}
+        unknown = sorted(set(values) - known)
+        _require(not unknown, f"settings among {sorted(known)}", unknown, "Remove the unknown settings.")
+        arguments = dict(values)
+        try:
+            for name, kind in nested.items():
+                if isinstance(arguments.get(name), dict):
+                    arguments[name] = kind(**arguments[name])
+            return cls(**arguments)
+        except TypeError as error:
+            raise InvalidConfigError("settings with the documented names and types", str(error)) from error
+
+    def with_scale(self, anchor_radius_m: float, evidence_voxel_m: float, resolution_m: float) -> SceneConfig:
+        """Return a copy with the automatic lengths filled in."""
+        return replace(
+            self,
+            anchor_radius_m=anchor_radius_m,
+            evidence_voxel_m=evidence_voxel_m,
+            resolution_m=resolution_m,
+        )

@@ -1,0 +1,1 @@
+"""Consistency: overlaps from shared evidence and the sweeps that make charts agree there."""

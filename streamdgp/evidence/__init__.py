@@ -1,0 +1,2 @@
+from streamdgp.evidence.surfels import SurfelMap, TouchedSurfels
+__all__ = ["SurfelMap", "TouchedSurfels"]

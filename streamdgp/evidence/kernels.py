@@ -1,0 +1,205 @@
+"""Compiled kernels of the surfel map: hashing, fusion, lookup.
+
+Voxels are grouped in blocks of 8x8x8 with a dense table of surfel numbers, so a ball query costs a
+hash look-up per block, not per voxel. Block coordinates are three int32: no packed key that would
+overflow a few kilometres out. A surfel holds running weighted means relative to its voxel centre;
+float32 is exact enough there at any distance from the world origin. ``chain[s]`` is the surfel of the
+opposite sheet in the same voxel, or -1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+__all__ = ["block_of", "find_block", "fuse_points", "hash_insert", "insert_existing", "rehash"]
+
+BLOCK = 8
+_EMPTY = np.int32(-1)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _hash3(x: int, y: int, z: int, mask: int) -> int:
+    h = (
+        np.uint64(np.int64(x)) * np.uint64(0x9E3779B97F4A7C15)
+        ^ np.uint64(np.int64(y)) * np.uint64(0xC2B2AE3D27D4EB4F)
+        ^ np.uint64(np.int64(z)) * np.uint64(0x165667B19E3779F9)
+    )
+    h ^= h >> np.uint64(29)
+    h *= np.uint64(0xBF58476D1CE4E5B9)
+    h ^= h >> np.uint64(32)
+    return np.int64(h & np.uint64(mask))
+
+
+@njit(cache=True, nogil=True)
+def find_block(x: int, y: int, z: int, table: Any, keys: Any) -> int:  # noqa: ANN401
+    """Number of the entry with key (x, y, z), or -1. ``table`` is open addressing, size 2^k."""
+    mask = table.shape[0] - 1
+    h = _hash3(x, y, z, mask)
+    while True:
+        b = table[h]
+        if b < 0:
+            return -1
+        if keys[b, 0] == x and keys[b, 1] == y and keys[b, 2] == z:
+            return b
+        h = (h + 1) & mask
+
+
+@njit(cache=True, nogil=True)
+def hash_insert(number: int, table: Any, keys: Any) -> None:  # noqa: ANN401
+    """Enter ``keys[number]`` into the table; it must not be there."""
+    mask = table.shape[0] - 1
+    h = _hash3(keys[number, 0], keys[number, 1], keys[number, 2], mask)
+    while table[h] >= 0:
+        h = (h + 1) & mask
+    table[h] = number
+
+
+@njit(cache=True, nogil=True)
+def rehash(count: int, table: Any, keys: Any) -> None:  # noqa: ANN401
+    """Enter the first ``count`` keys into an empty table."""
+    for k in range(count):
+        hash_insert(k, table, keys)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def block_of(i: int) -> int:
+    """Block coordinate of a voxel coordinate (floor division by 8)."""
+    return i >> 3
+
+
+@njit(cache=True, nogil=True)
+def insert_existing(count: int, keys: Any, chain: Any, table: Any, block_keys: Any, cells: Any, blocks: int) -> int:  # noqa: ANN401
+    """Rebuild the block index for stored surfels in their order; return the number of blocks."""
+    for s in range(count):
+        x, y, z = keys[s, 0], keys[s, 1], keys[s, 2]
+        bx, by, bz = block_of(x), block_of(y), block_of(z)
+        b = find_block(bx, by, bz, table, block_keys)
+        if b < 0:
+            b = blocks
+            block_keys[b, 0], block_keys[b, 1], block_keys[b, 2] = bx, by, bz
+            hash_insert(b, table, block_keys)
+            blocks += 1
+        cell = ((x & 7) * 8 + (y & 7)) * 8 + (z & 7)
+        chain[s] = -1
+        if cells[b, cell] < 0:
+            cells[b, cell] = s
+        else:
+            chain[cells[b, cell]] = s
+    return blocks
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def fuse_points(
+    voxels: Any,  # noqa: ANN401
+    offsets: Any,  # noqa: ANN401
+    normals: Any,  # noqa: ANN401
+    weights: Any,  # noqa: ANN401
+    colors: Any,  # noqa: ANN401
+    start: int,
+    view: int,
+    view_cap: float,
+    frame: int,
+    table: Any,  # noqa: ANN401
+    block_keys: Any,  # noqa: ANN401
+    cells: Any,  # noqa: ANN401
+    counters: Any,  # noqa: ANN401
+    keys: Any,  # noqa: ANN401
+    chain: Any,  # noqa: ANN401
+    weight: Any,  # noqa: ANN401
+    offset: Any,  # noqa: ANN401
+    normal: Any,  # noqa: ANN401
+    color: Any,  # noqa: ANN401
+    count: Any,  # noqa: ANN401
+    first: Any,  # noqa: ANN401
+    last: Any,  # noqa: ANN401
+    view_id: Any,  # noqa: ANN401
+    view_mass: Any,  # noqa: ANN401
+    touched: Any,  # noqa: ANN401
+    gained: Any,  # noqa: ANN401
+    stamp: Any,  # noqa: ANN401
+) -> int:
+    """Fuse points from ``start`` on, in order; stop early when a buffer is full.
+
+    ``counters`` = [surfels, blocks, touched]. ``stamp[s]`` is the place of surfel s in ``touched``
+    while it belongs to this frame. Returns the number of points consumed.
+    """
+    n = voxels.shape[0]
+    surfels, blocks, touched_count = counters[0], counters[1], counters[2]
+    max_surfels, max_blocks = keys.shape[0], block_keys.shape[0]
+    p = start
+    while p < n:
+        if surfels >= max_surfels or blocks >= max_blocks or 2 * blocks >= table.shape[0]:
+            break
+        x, y, z = voxels[p, 0], voxels[p, 1], voxels[p, 2]
+        bx, by, bz = block_of(x), block_of(y), block_of(z)
+        b = find_block(bx, by, bz, table, block_keys)
+        if b < 0:
+            b = blocks
+            block_keys[b, 0], block_keys[b, 1], block_keys[b, 2] = bx, by, bz
+            for k in range(512):
+                cells[b, k] = -1
+            hash_insert(b, table, block_keys)
+            blocks += 1
+        cell = ((x & 7) * 8 + (y & 7)) * 8 + (z & 7)
+        s = cells[b, cell]
+        previous = -1
+        # The sheet whose normal does not oppose the point's; two per voxel at most.
+        while s >= 0:
+            dot = normal[s, 0] * normals[p, 0] + normal[s, 1] * normals[p, 1] + normal[s, 2] * normals[p, 2]
+            length = np.sqrt(normal[s, 0] ** 2 + normal[s, 1] ** 2 + normal[s, 2] ** 2)
+            if dot >= -0.2 * length or (previous >= 0):
+                break
+            previous = s
+            s = chain[s]
+        if s < 0:
+            s = surfels
+            surfels += 1
+            keys[s, 0], keys[s, 1], keys[s, 2] = x, y, z
+            chain[s] = -1
+            if previous >= 0:
+                chain[previous] = s
+            else:
+                cells[b, cell] = s
+            weight[s] = 0.0
+            for k in range(3):
+                offset[s, k] = 0.0
+                normal[s, k] = 0.0
+                color[s, k] = 0.0
+            count[s] = 0
+            first[s] = frame
+            view_id[s] = view
+            view_mass[s] = 0.0
+            stamp[s] = -1
+        if view_id[s] != view:
+            view_id[s] = view
+            view_mass[s] = 0.0
+        w = weights[p]
+        # A parked camera must not drown the rest: full weight up to the cap, then none.
+        room = view_cap * w - view_mass[s]
+        if room < w:
+            w = max(room, 0.0)
+        view_mass[s] += w
+        t = stamp[s]
+        if t < 0 or t >= touched_count or touched[t] != s:
+            t = touched_count
+            touched[t] = s
+            gained[t] = 0.0
+            stamp[s] = t
+            touched_count += 1
+        last[s] = frame
+        count[s] += 1
+        if w > 0.0:
+            total = weight[s] + w
+            a = w / total
+            for k in range(3):
+                offset[s, k] += a * (offsets[p, k] - offset[s, k])
+                normal[s, k] += a * (normals[p, k] - normal[s, k])
+                color[s, k] += a * (colors[p, k] - color[s, k])
+            weight[s] = total
+            gained[t] += w
+        p += 1
+    counters[0], counters[1], counters[2] = surfels, blocks, touched_count
+    return p - start

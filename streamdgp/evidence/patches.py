@@ -1,0 +1,178 @@
+"""Evidence of one chart: the surfels in its ball, of its sheet, binned to a bounded number of rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from streamdgp.evidence.kernels import block_of, find_block
+
+__all__ = ["DIRTY_CELLS", "SUPPORT_CELLS", "gather_patches", "mark_touched"]
+
+SUPPORT_CELLS = 16
+DIRTY_CELLS = 8
+_LAYERS = 8
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def gather_patches(
+    charts: Any,  # noqa: ANN401
+    anchor: Any,  # noqa: ANN401
+    rotation: Any,  # noqa: ANN401
+    scale_m: float,
+    min_cos: float,
+    voxel_m: float,
+    surfels: Any,  # noqa: ANN401
+    points: Any,  # noqa: ANN401
+    weights: Any,  # noqa: ANN401
+    support: Any,  # noqa: ANN401
+    mass: Any,  # noqa: ANN401
+) -> None:
+    """Fill the rows of ``charts`` (K,).
+
+    Ball membership is decided by the voxel, not by the moving mean. Evidence is binned in columns
+    of the tangent plane (16 x 16) split in 8 layers of height, so folds stay apart while the noise
+    of one sheet is averaged.
+
+    Outputs: points (K, N, 3) chart coordinates, weights (K, N) in chart units (1/sigma^2 * scale^2),
+    support (K, 16, 16) observations per tangent cell, mass (K, 64) weight per dirty cell.
+    """
+    table, block_keys, cells, chain, key, weight, offset, normal, count = surfels
+    capacity = points.shape[1]
+    bins = np.full(SUPPORT_CELLS * SUPPORT_CELLS * _LAYERS, -1, np.int32)
+    used = np.empty(capacity, np.int32)
+    reach_vox = scale_m / voxel_m
+    reach2 = reach_vox * reach_vox
+    for row in range(charts.shape[0]):
+        c = charts[row]
+        rows = 0
+        for k in range(DIRTY_CELLS * DIRTY_CELLS):
+            mass[row, k] = 0.0
+        for a in range(SUPPORT_CELLS):
+            for b in range(SUPPORT_CELLS):
+                support[row, a, b] = 0.0
+        ax, ay, az = anchor[c, 0] / voxel_m, anchor[c, 1] / voxel_m, anchor[c, 2] / voxel_m
+        # Columns of the rotation are the tangents and the normal.
+        tx, ty, tz = rotation[c, 0, 0], rotation[c, 1, 0], rotation[c, 2, 0]
+        ux, uy, uz = rotation[c, 0, 1], rotation[c, 1, 1], rotation[c, 2, 1]
+        nx, ny, nz = rotation[c, 0, 2], rotation[c, 1, 2], rotation[c, 2, 2]
+        x0, x1 = np.int64(np.floor(ax - reach_vox)), np.int64(np.floor(ax + reach_vox))
+        y0, y1 = np.int64(np.floor(ay - reach_vox)), np.int64(np.floor(ay + reach_vox))
+        z0, z1 = np.int64(np.floor(az - reach_vox)), np.int64(np.floor(az + reach_vox))
+        for bx in range(block_of(x0), block_of(x1) + 1):
+            for by in range(block_of(y0), block_of(y1) + 1):
+                for bz in range(block_of(z0), block_of(z1) + 1):
+                    block = find_block(bx, by, bz, table, block_keys)
+                    if block < 0:
+                        continue
+                    for x in range(max(x0, bx * 8), min(x1, bx * 8 + 7) + 1):
+                        ex = x + 0.5 - ax
+                        for y in range(max(y0, by * 8), min(y1, by * 8 + 7) + 1):
+                            ey = y + 0.5 - ay
+                            for z in range(max(z0, bz * 8), min(z1, bz * 8 + 7) + 1):
+                                s = cells[block, ((x & 7) * 8 + (y & 7)) * 8 + (z & 7)]
+                                if s < 0:
+                                    continue
+                                ez = z + 0.5 - az
+                                if ex * ex + ey * ey + ez * ez > reach2:
+                                    continue
+                                while s >= 0:
+                                    sx, sy, sz = normal[s, 0], normal[s, 1], normal[s, 2]
+                                    length = np.sqrt(sx * sx + sy * sy + sz * sz)
+                                    dot = sx * nx + sy * ny + sz * nz
+                                    if dot > min_cos * length and weight[s] > 0.0:
+                                        dx, dy, dz = ex + offset[s, 0], ey + offset[s, 1], ez + offset[s, 2]
+                                        p0 = (dx * tx + dy * ty + dz * tz) / reach_vox
+                                        p1 = (dx * ux + dy * uy + dz * uz) / reach_vox
+                                        p2 = (dx * nx + dy * ny + dz * nz) / reach_vox
+                                        w = weight[s]
+                                        i = min(max(int(np.floor((p0 + 1.0) * 0.5 * SUPPORT_CELLS)), 0), SUPPORT_CELLS - 1)
+                                        j = min(max(int(np.floor((p1 + 1.0) * 0.5 * SUPPORT_CELLS)), 0), SUPPORT_CELLS - 1)
+                                        layer = min(max(int(np.floor((p2 + 1.0) * 0.5 * _LAYERS)), 0), _LAYERS - 1)
+                                        slot = (i * SUPPORT_CELLS + j) * _LAYERS + layer
+                                        support[row, i, j] += count[s]
+                                        mass[row, (i // 2) * DIRTY_CELLS + j // 2] += w
+                                        r = bins[slot]
+                                        if r < 0 and rows < capacity:
+                                            r = rows
+                                            bins[slot] = r
+                                            used[r] = slot
+                                            rows += 1
+                                            points[row, r, 0] = 0.0
+                                            points[row, r, 1] = 0.0
+                                            points[row, r, 2] = 0.0
+                                            weights[row, r] = 0.0
+                                        if r >= 0:
+                                            total = weights[row, r] + w
+                                            f = w / total
+                                            points[row, r, 0] += f * (p0 - points[row, r, 0])
+                                            points[row, r, 1] += f * (p1 - points[row, r, 1])
+                                            points[row, r, 2] += f * (p2 - points[row, r, 2])
+                                            weights[row, r] = total
+                                    s = chain[s]
+        for r in range(rows):
+            bins[used[r]] = -1
+            weights[row, r] *= scale_m * scale_m
+        for r in range(rows, capacity):
+            points[row, r, 0] = 0.0
+            points[row, r, 1] = 0.0
+            points[row, r, 2] = 0.0
+            weights[row, r] = 0.0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def mark_touched(
+    touched: Any,  # noqa: ANN401
+    gained: Any,  # noqa: ANN401
+    anchor: Any,  # noqa: ANN401
+    rotation: Any,  # noqa: ANN401
+    scale_m: float,
+    min_cos: float,
+    voxel_m: float,
+    key: Any,  # noqa: ANN401
+    offset: Any,  # noqa: ANN401
+    normal: Any,  # noqa: ANN401
+    grid: Any,  # noqa: ANN401
+    fresh_mass: Any,  # noqa: ANN401
+    is_touched: Any,  # noqa: ANN401
+) -> None:
+    """Add the weight each touched surfel gained to the cells of the charts that see it.
+
+    fresh_mass (charts, 64) float32 accumulates; is_touched (charts,) uint8 is set.
+    """
+    table, keys, head, following, _ = grid
+    reach2 = scale_m * scale_m
+    for i in range(touched.shape[0]):
+        s = touched[i]
+        cx = (key[s, 0] + 0.5) * voxel_m
+        cy = (key[s, 1] + 0.5) * voxel_m
+        cz = (key[s, 2] + 0.5) * voxel_m
+        sx, sy, sz = normal[s, 0], normal[s, 1], normal[s, 2]
+        length = np.sqrt(sx * sx + sy * sy + sz * sz)
+        x = np.int64(np.floor(cx / scale_m))
+        y = np.int64(np.floor(cy / scale_m))
+        z = np.int64(np.floor(cz / scale_m))
+        for dx in range(-1, 2):
+            for dy in range(-1, 2):
+                for dz in range(-1, 2):
+                    cell = find_block(x + dx, y + dy, z + dz, table, keys)
+                    if cell < 0:
+                        continue
+                    c = head[cell]
+                    while c >= 0:
+                        ex, ey, ez = cx - anchor[c, 0], cy - anchor[c, 1], cz - anchor[c, 2]
+                        if ex * ex + ey * ey + ez * ez <= reach2:
+                            dot = sx * rotation[c, 0, 2] + sy * rotation[c, 1, 2] + sz * rotation[c, 2, 2]
+                            if dot > min_cos * length:
+                                ex += offset[s, 0] * voxel_m
+                                ey += offset[s, 1] * voxel_m
+                                ez += offset[s, 2] * voxel_m
+                                p0 = (ex * rotation[c, 0, 0] + ey * rotation[c, 1, 0] + ez * rotation[c, 2, 0]) / scale_m
+                                p1 = (ex * rotation[c, 0, 1] + ey * rotation[c, 1, 1] + ez * rotation[c, 2, 1]) / scale_m
+                                a = min(max(int(np.floor((p0 + 1.0) * 0.5 * DIRTY_CELLS)), 0), DIRTY_CELLS - 1)
+                                b = min(max(int(np.floor((p1 + 1.0) * 0.5 * DIRTY_CELLS)), 0), DIRTY_CELLS - 1)
+                                fresh_mass[c, a * DIRTY_CELLS + b] += gained[i]
+                                is_touched[c] = 1
+                        c = following[c]

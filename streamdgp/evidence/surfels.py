@@ -1,0 +1,164 @@
+"""The surfel map: fused evidence whose memory grows with the area seen, not with time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from streamdgp.config import EvidenceConfig
+from streamdgp.errors import InvalidFrameError
+from streamdgp.evidence import kernels
+from streamdgp.frames.orient import OrientedPoints
+
+__all__ = ["SurfelMap", "TouchedSurfels"]
+
+_COLUMNS: dict[str, tuple[Any, tuple[int, ...]]] = {
+    "key": (np.int32, (3,)),
+    "weight": (np.float64, ()),
+    "offset_vox": (np.float32, (3,)),
+    "normal": (np.float32, (3,)),
+    "color": (np.float32, (3,)),
+    "count": (np.int32, ()),
+    "first_frame": (np.int32, ()),
+    "last_frame": (np.int32, ()),
+    "view_id": (np.int64, ()),
+    "view_mass": (np.float32, ()),
+}
+_MAX_VOXEL = 2**30
+
+
+@dataclass(frozen=True)
+class TouchedSurfels:
+    """Surfels that one frame changed: numbers (K,) int64 in order of first touch, weight gained (K,)."""
+
+    index: npt.NDArray[np.int64]
+    gained: npt.NDArray[np.float64]
+
+
+class SurfelMap:
+    """Voxel hash of surfels.
+
+    A surfel holds inverse-variance-weighted means of position (in voxels, from the voxel centre),
+    normal and colour, plus weight (1/m^2), observation count and first and last frame. Numbers are
+    given in order of creation and never change.
+    """
+
+    def __init__(self, voxel_size_m: float, config: EvidenceConfig) -> None:
+        self.voxel_size_m = voxel_size_m
+        self._config = config
+        self._counters = np.zeros(3, np.int64)
+        self.columns: dict[str, npt.NDArray[Any]] = {
+            name: np.zeros((1024, *shape), dtype) for name, (dtype, shape) in _COLUMNS.items()
+        }
+        self.chain = np.full(1024, -1, np.int32)
+        self._stamp = np.full(1024, -1, np.int64)
+        self.block_keys = np.zeros((64, 3), np.int32)
+        self.cells = np.full((64, 512), -1, np.int32)
+        self.table = np.full(256, -1, np.int32)
+
+    def __len__(self) -> int:
+        return int(self._counters[0])
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """The live values of one column, (len(self), ...)."""
+        return self.columns[name][: len(self)]
+
+    def positions_m(self, index: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """World positions (K, 3) of surfels."""
+        key = self.columns["key"][index].astype(np.float64)
+        return (key + 0.5 + self.columns["offset_vox"][index]) * self.voxel_size_m
+
+    def integrate(self, points: OrientedPoints, frame_index: int) -> TouchedSurfels:
+        """Fuse a frame's points.
+
+        Raises
+        ------
+        InvalidFrameError
+            The points lie too far from the world origin for this voxel size.
+        """
+        scaled = points.positions_m / self.voxel_size_m
+        if len(points) and float(np.abs(scaled).max()) > _MAX_VOXEL:
+            raise InvalidFrameError(
+                f"points within {_MAX_VOXEL * self.voxel_size_m:.3g} m of the world origin",
+                f"{np.abs(points.positions_m).max():.3g} m",
+                "Check the pose's unit or use a larger evidence voxel.",
+            )
+        voxels = np.floor(scaled)
+        offsets = (scaled - voxels - 0.5).astype(np.float32)
+        weights = points.incidence_cos.astype(np.float64) / points.sigma_m.astype(np.float64) ** 2
+        color = np.zeros((len(points), 3), np.float32) if points.color is None else points.color.astype(np.float32)
+        touched = np.empty(len(points), np.int64)
+        gained = np.empty(len(points), np.float64)
+        self._counters[2] = 0
+        done = 0
+        while done < len(points):
+            c = self.columns
+            done += kernels.fuse_points(
+                voxels.astype(np.int32), offsets, points.normals, weights, color, done,
+                self._view_id(points), self._config.view_mass_cap, frame_index,
+                self.table, self.block_keys, self.cells, self._counters,
+                c["key"], self.chain, c["weight"], c["offset_vox"], c["normal"], c["color"], c["count"],
+                c["first_frame"], c["last_frame"], c["view_id"], c["view_mass"], touched, gained, self._stamp,
+            )  # fmt: skip
+            if done < len(points):
+                self._grow()
+        k = int(self._counters[2])
+        self._stamp[touched[:k]] = -1
+        return TouchedSurfels(touched[:k].copy(), gained[:k].copy())
+
+    def _view_id(self, points: OrientedPoints) -> int:
+        """Viewpoint cell: two frames closer than a twentieth of their range share one."""
+        if points.sensor_origin_m is None or not len(points):
+            return 0
+        distance = np.median(np.linalg.norm(points.positions_m[::16] - points.sensor_origin_m, axis=1))
+        level = int(np.ceil(np.log2(max(float(distance) / 20, 1e-6))))
+        cell = np.floor(points.sensor_origin_m / 2.0**level).astype(np.int64)
+        x, y, z = (int(v) for v in cell)
+        return ((x * 73856093) ^ (y * 19349663) ^ (z * 83492791) ^ level) & 0x7FFFFFFFFFFFFFFF
+
+    def _grow(self) -> None:
+        """Double whichever buffer is full."""
+        surfels, blocks = int(self._counters[0]), int(self._counters[1])
+        if surfels >= len(self.chain):
+            for name, values in self.columns.items():
+                self.columns[name] = np.concatenate([values, np.zeros_like(values)])
+            self.chain = np.concatenate([self.chain, np.full_like(self.chain, -1)])
+            self._stamp = np.concatenate([self._stamp, np.full_like(self._stamp, -1)])
+        if blocks >= len(self.block_keys):
+            self.block_keys = np.concatenate([self.block_keys, np.zeros_like(self.block_keys)])
+            self.cells = np.concatenate([self.cells, np.full_like(self.cells, -1)])
+        if 2 * blocks >= len(self.table):
+            self.table = np.full(4 * len(self.table), -1, np.int32)
+            kernels.rehash(blocks, self.table, self.block_keys)
+
+    @classmethod
+    def restore(
+        cls, voxel_size_m: float, config: EvidenceConfig, columns: dict[str, npt.NDArray[Any]]
+    ) -> SurfelMap:
+        """Rebuild from stored columns: the same numbers, the same bits."""
+        surfels = cls(voxel_size_m, config)
+        n = len(columns["key"])
+        capacity = 1024
+        while capacity <= n:
+            capacity *= 2
+        for name, (dtype, shape) in _COLUMNS.items():
+            values = np.zeros((capacity, *shape), dtype)
+            values[:n] = columns[name]
+            surfels.columns[name] = values
+        surfels.chain = np.full(capacity, -1, np.int32)
+        surfels._stamp = np.full(capacity, -1, np.int64)
+        blocks = len(np.unique(columns["key"] >> 3, axis=0)) if n else 0
+        size = 64
+        while size <= blocks:
+            size *= 2
+        surfels.block_keys = np.zeros((size, 3), np.int32)
+        surfels.cells = np.full((size, 512), -1, np.int32)
+        surfels.table = np.full(4 * size, -1, np.int32)
+        found = kernels.insert_existing(
+            n, surfels.columns["key"], surfels.chain, surfels.table, surfels.block_keys, surfels.cells, 0
+        )
+        surfels._counters[:] = (n, found, 0)
+        return surfels

@@ -1,0 +1,114 @@
+"""Weighted ridge regression of many charts at once, ridge chosen per chart by its own data.
+
+For chart rows Psi (N, 3 + m), weights W, targets Y (N, 3):
+
+    min_B  sum_i w_i |Y_i - Psi_i B|^2 + lambda * sum_k d_k |B_k|^2
+
+with no penalty on the three affine columns. lambda minimises generalised cross-validation
+(Craven and Wahba 1979) with the robust factor gamma (Cummins, Filloon and Nychka 2001):
+
+    GCV(lambda) = (RSS / n) / (1 - gamma df / n)^2.
+
+One eigendecomposition per chart serves every candidate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+__all__ = ["RidgeFit", "solve_ridge", "solve_ridge_gcv"]
+
+_CANDIDATES = 14
+_SMALLEST, _LARGEST = 1e-6, 1.0
+_AFFINE = 3
+_JITTER = 1e-6
+
+
+@dataclass(frozen=True)
+class RidgeFit:
+    """coefficients (C, 3 + m, 3), ridge (C,) relative to the total weight, noise variance (C,)."""
+
+    coefficients: torch.Tensor
+    ridge: torch.Tensor
+    noise_variance: torch.Tensor
+
+
+def _normal_equations(
+    rows: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gram (C, k, k), moment (C, k, 3), both divided by the total weight (C,)."""
+    total = weights.sum(1).clamp_min(1e-30)
+    weighted = rows * (weights / total[:, None])[..., None]
+    return weighted.mT @ rows, weighted.mT @ targets, total
+
+
+def solve_ridge(
+    rows: torch.Tensor,
+    targets: torch.Tensor,
+    weights: torch.Tensor,
+    penalty: torch.Tensor,
+    ridge: torch.Tensor,
+) -> torch.Tensor:
+    """Coefficients (C, k, 3) for a given ridge (C,), by batched Cholesky."""
+    gram, moment, _ = _normal_equations(rows, targets, weights)
+    diagonal = torch.full((gram.shape[-1],), _JITTER, dtype=gram.dtype, device=gram.device).repeat(len(gram), 1)
+    diagonal[:, _AFFINE:] += ridge[:, None] * penalty
+    gram.diagonal(dim1=1, dim2=2).add_(diagonal)
+    factor, _ = torch.linalg.cholesky_ex(gram)
+    return torch.cholesky_solve(moment, factor)
+
+
+def solve_ridge_gcv(
+    rows: torch.Tensor,
+    targets: torch.Tensor,
+    weights: torch.Tensor,
+    penalty: torch.Tensor,
+    gamma: float,
+) -> RidgeFit:
+    """Solve with the ridge that minimises generalised cross-validation, per chart.
+
+    rows (C, N, 3 + m), targets (C, N, 3), weights (C, N; 0 = padding), penalty (m,).
+    """
+    gram, moment, total = _normal_equations(rows, targets, weights)
+    count = (weights > 0).sum(1).to(rows.dtype).clamp_min(1)
+    root = penalty.rsqrt()
+    # Eliminate the affine columns: A = gram[:3,:3], S = Schur complement on the features.
+    a = gram[:, :_AFFINE, :_AFFINE].clone()
+    a.diagonal(dim1=1, dim2=2).add_(_JITTER)
+    cross = gram[:, :_AFFINE, _AFFINE:]
+    factor, _ = torch.linalg.cholesky_ex(a)
+    a_cross = torch.cholesky_solve(cross, factor)
+    a_moment = torch.cholesky_solve(moment[:, :_AFFINE], factor)
+    schur = gram[:, _AFFINE:, _AFFINE:] - cross.mT @ a_cross
+    rest = moment[:, _AFFINE:] - cross.mT @ a_moment
+    schur = schur * root[:, None] * root
+    rest = rest * root[:, None]
+    values, vectors = torch.linalg.eigh(schur)
+    values = values.clamp_min(0)
+    projected = vectors.mT @ rest  # (C, m, 3)
+    energy = projected.square().sum(-1)
+    affine_fit = rows[..., :_AFFINE] @ a_moment
+    rss_affine = (weights / total[:, None] * (targets - affine_fit).square().sum(-1)).sum(1)
+    grid = torch.logspace(
+        torch.log10(torch.tensor(_SMALLEST)).item(),
+        torch.log10(torch.tensor(_LARGEST)).item(),
+        _CANDIDATES,
+        dtype=rows.dtype,
+        device=rows.device,
+    )
+    shrunk = values[:, None, :] + grid[None, :, None]  # (C, G, m)
+    freedom = _AFFINE + (values[:, None, :] / shrunk).sum(-1)
+    gain = (energy[:, None, :] * (2 / shrunk - values[:, None, :] / shrunk.square())).sum(-1)
+    rss = (rss_affine[:, None] - gain).clamp_min(1e-12)
+    slack = 1 - gamma * freedom / count[:, None]
+    score = torch.where(slack > 0.05, rss / slack.square(), torch.full_like(rss, torch.inf))
+    score[:, -1] = torch.where(torch.isfinite(score[:, -1]), score[:, -1], rss[:, -1] * 1e6)
+    best = score.argmin(1)
+    ridge = grid[best]
+    features = root[:, None] * (vectors @ (projected / (values + ridge[:, None])[..., None]))
+    affine = a_moment - a_cross @ features
+    chosen = torch.arange(len(best), device=rows.device)
+    noise = rss[chosen, best] / (1 - freedom[chosen, best] / count).clamp_min(0.05)
+    return RidgeFit(torch.cat([affine, features], 1), ridge, noise)

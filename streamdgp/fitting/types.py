@@ -1,0 +1,98 @@
+"""What every fitting regime takes and gives.
+
+A patch is the evidence of one chart in the chart's own frame: ``y = R.T @ (x - anchor) / scale``
+with ``scale = c * r``, so that the patch lies in the unit ball. The parameter domain V is the
+square (-1, 1)^2 (the paper's (0,1)^2, centred); the starting plane is ``phi(v) = (v_0, v_1, 0)``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+__all__ = ["FitResult", "PatchBatch", "Regime"]
+
+
+@dataclass(frozen=True)
+class PatchBatch:
+    """C patches padded to N samples. All float32, on one device.
+
+    points (C, N, 3)   evidence in chart coordinates; padding rows are 0
+    weights (C, N)     inverse variance in chart units (1/sigma^2); 0 marks padding
+    """
+
+    points: torch.Tensor
+    weights: torch.Tensor
+
+    def __post_init__(self) -> None:
+        c, n, three = self.points.shape
+        assert three == 3 and self.weights.shape == (c, n)
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """Fitted charts.
+
+    parameters (C, P)  one flat float32 row per chart
+    feet (C, N, 2)     parameter v_i of every sample (its foot point on the chart)
+    residual (C,)      weighted root-mean-square distance of the samples to the chart, chart units
+    weights (C, N)     weights after robust reweighting
+    ridge (C,)         ridge used by the last regression, relative to the total weight
+    """
+
+    parameters: torch.Tensor
+    feet: torch.Tensor
+    residual: torch.Tensor
+    weights: torch.Tensor
+    ridge: torch.Tensor
+
+
+class Regime(Protocol):
+    """One way to fit charts: ``lazy``, ``active`` or ``paper``."""
+
+    name: str
+    parameter_count: int
+
+    def fit_new(self, patches: PatchBatch) -> FitResult:
+        """Cold fit: plane, transport, regression, projection, regression on all evidence."""
+        ...
+
+    def fit_warm(self, patches: PatchBatch, parameters: torch.Tensor) -> FitResult:
+        """Warm start: project the evidence onto the stored charts, regress again. No transport."""
+        ...
+
+    def refit_to(
+        self,
+        parameters: torch.Tensor,
+        feet: torch.Tensor,
+        targets: torch.Tensor,
+        weights: torch.Tensor,
+        ridge: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Regress towards ``targets`` (C, N, 3) at fixed ``feet`` (C, N, 2) (consistency step).
+
+        Returns new parameters (C, P).
+        """
+        ...
+
+    def evaluate(self, parameters: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """phi(v): (C, P), (C, K, 2) -> (C, K, 3)."""
+        ...
+
+    def evaluate_with_jacobian(
+        self, parameters: torch.Tensor, v: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """phi(v) and dphi/dv: (C, K, 3), (C, K, 3, 2)."""
+        ...
+
+    def rasters(self, parameters: torch.Tensor) -> torch.Tensor:
+        """phi on the raster lattice of V (``streamdgp.fitting.raster``): (C, 33, 33, 3)."""
+        ...
+
+    def shared_arrays(self) -> dict[str, npt.NDArray[np.float32]]:
+        """Weights that all charts share (hidden layers), stored once with the atlas; may be empty."""
+        ...

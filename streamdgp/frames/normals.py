@@ -1,0 +1,211 @@
+"""Normals of organised measurements: a robust plane through each cell's window.
+
+A plane n.X = k seen from the sensor satisfies n.d = k / z for the ray d and the depth z along it.
+With neighbours expressed in a local pinhole camera that looks along the cell's own ray, d is
+(1, x, y) and 1/z is *affine* in (x, y): a 3x3 weighted least squares, exact at any slant. Further
+passes keep only the window cells that lie on the plane, so the two sides of an edge do not mix.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+__all__ = ["organised_normals"]
+
+_MAX_WINDOW = 13 * 13
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _window_normals(
+    ranges: Any,  # noqa: ANN401
+    rays: Any,  # noqa: ANN401
+    sigma: Any,  # noqa: ANN401
+    radius: int,
+    step: int,
+    slopes: Any,  # noqa: ANN401
+    wrap: bool,
+    row0: int,
+    row1: int,
+    normals: Any,  # noqa: ANN401
+    residual: Any,  # noqa: ANN401
+) -> None:
+    height, width = ranges.shape
+    xs = np.empty(_MAX_WINDOW)
+    ys = np.empty(_MAX_WINDOW)
+    ds = np.empty(_MAX_WINDOW)
+    zs = np.empty(_MAX_WINDOW)
+    for i in range(row0, row1):
+        for j in range(width):
+            normals[i, j, 0] = 0.0
+            normals[i, j, 1] = 0.0
+            normals[i, j, 2] = 0.0
+            residual[i, j] = 0.0
+            t0 = ranges[i, j]
+            if t0 <= 0.0:
+                continue
+            s0 = sigma[i, j]
+            cx, cy, cz = rays[i, j, 0], rays[i, j, 1], rays[i, j, 2]
+            # Basis (e1, e2) orthogonal to the cell's ray c.
+            if abs(cx) < 0.7:
+                e1x, e1y, e1z = 0.0, cz, -cy
+            else:
+                e1x, e1y, e1z = -cz, 0.0, cx
+            norm = np.sqrt(e1x * e1x + e1y * e1y + e1z * e1z)
+            e1x, e1y, e1z = e1x / norm, e1y / norm, e1z / norm
+            e2x = cy * e1z - cz * e1y
+            e2y = cz * e1x - cx * e1z
+            e2z = cx * e1y - cy * e1x
+            done = False
+            for attempt in range(slopes.shape[0]):
+                slope = slopes[attempt]
+                count = 0
+                possible = 0
+                for di in range(-radius, radius + 1, step):
+                    ii = i + di
+                    if ii < 0 or ii >= height:
+                        continue
+                    for dj in range(-radius, radius + 1, step):
+                        jj = j + dj
+                        if wrap:
+                            jj = jj % width
+                        elif jj < 0 or jj >= width:
+                            continue
+                        ti = ranges[ii, jj]
+                        if ti <= 0.0:
+                            continue
+                        possible += 1
+                        ux, uy, uz = rays[ii, jj, 0], rays[ii, jj, 1], rays[ii, jj, 2]
+                        c = ux * cx + uy * cy + uz * cz
+                        if c < 0.2:
+                            continue
+                        x = (ux * e1x + uy * e1y + uz * e1z) / c
+                        y = (ux * e2x + uy * e2y + uz * e2z) / c
+                        z = ti * c
+                        if abs(z - t0) > slope * t0 * np.sqrt(x * x + y * y) + 4.0 * s0:
+                            continue
+                        xs[count] = x
+                        ys[count] = y
+                        ds[count] = t0 / z
+                        zs[count] = z
+                        count += 1
+                if count < 6 or 4 * count < possible:
+                    continue
+                alpha, beta, gamma = 1.0, 0.0, 0.0
+                rss = 0.0
+                inliers = count
+                ok = True
+                for pass_index in range(4):
+                    gate = 6.0 * s0 if pass_index == 1 else 3.0 * s0
+                    n = 0
+                    sx = sy = sd = sxx = sxy = syy = sxd = syd = 0.0
+                    rss = 0.0
+                    for k in range(count):
+                        x, y, d = xs[k], ys[k], ds[k]
+                        if pass_index > 0:
+                            # To first order, the depth error that explains the error of t0 / z.
+                            e = (d - alpha - beta * x - gamma * y) * zs[k] * zs[k] / t0
+                            if abs(e) > gate:
+                                continue
+                            rss += e * e
+                        n += 1
+                        sx += x
+                        sy += y
+                        sd += d
+                        sxx += x * x
+                        sxy += x * y
+                        syy += y * y
+                        sxd += x * d
+                        syd += y * d
+                    inliers = n
+                    if n < 6 or 4 * n < possible:
+                        ok = False
+                        break
+                    mx, my, md = sx / n, sy / n, sd / n
+                    vxx = sxx / n - mx * mx
+                    vxy = sxy / n - mx * my
+                    vyy = syy / n - my * my
+                    vxd = sxd / n - mx * md
+                    vyd = syd / n - my * md
+                    det = vxx * vyy - vxy * vxy
+                    trace = vxx + vyy
+                    # Samples along one line say nothing across it.
+                    if not (det > 0.01 * trace * trace):
+                        ok = False
+                        break
+                    beta = (vyy * vxd - vxy * vyd) / det
+                    gamma = (vxx * vyd - vxy * vxd) / det
+                    alpha = md - beta * mx - gamma * my
+                if not ok:
+                    continue
+                if abs(alpha - 1.0) * t0 > 4.0 * s0:
+                    continue
+                done = True
+                break
+            if not done:
+                continue
+            # n.d = k / z > 0 along the ray, so -n faces the sensor.
+            px = alpha * cx + beta * e1x + gamma * e2x
+            py = alpha * cy + beta * e1y + gamma * e2y
+            pz = alpha * cz + beta * e1z + gamma * e2z
+            norm = np.sqrt(px * px + py * py + pz * pz)
+            if not (norm > 0.0):
+                continue
+            normals[i, j, 0] = -px / norm
+            normals[i, j, 1] = -py / norm
+            normals[i, j, 2] = -pz / norm
+            residual[i, j] = np.sqrt(rss / max(inliers - 3, 1))
+
+
+def organised_normals(
+    ranges_m: npt.NDArray[np.float32],
+    rays: npt.NDArray[np.float32],
+    sigma_m: npt.NDArray[np.float32],
+    *,
+    radius: int,
+    step: int = 1,
+    slopes: tuple[float, ...] = (4.0,),
+    wrap: bool = False,
+    threads: int = 2,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Return normals (H, W, 3) facing the sensor and the rms range residual (H, W), metres.
+
+    Parameters
+    ----------
+    ranges_m
+        (H, W) distance along the unit ray; 0 = no return.
+    rays
+        (H, W, 3) unit directions, sensor frame.
+    sigma_m
+        (H, W) noise of the ranges.
+    radius, step
+        Half size of the window and spacing of the cells used in it.
+    slopes
+        A neighbour whose depth differs by more than ``slope * lateral distance + 4 sigma`` is not
+        considered; the next slope is tried where the one before finds no plane.
+    wrap
+        Columns are periodic (a spinning sensor).
+
+    A zero normal marks a cell without one.
+    """
+    height, width = ranges_m.shape
+    normals = np.zeros((height, width, 3), np.float32)
+    residual = np.zeros((height, width), np.float32)
+    ranges = np.ascontiguousarray(ranges_m, np.float32)
+    directions = np.ascontiguousarray(rays, np.float32)
+    sigma = np.ascontiguousarray(sigma_m, np.float32)
+    slope_array = np.asarray(slopes, np.float64)
+    edges = np.linspace(0, height, threads + 1).astype(int)
+
+    def band(k: int) -> None:
+        _window_normals(
+            ranges, directions, sigma, radius, step, slope_array, wrap, edges[k], edges[k + 1], normals, residual
+        )
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(band, range(threads)))
+    return normals, residual

@@ -1,0 +1,270 @@
+"""From a frame to oriented, weighted points in the world: the only thing the evidence sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial import cKDTree
+
+from streamdgp.frames.noise import depth_camera_sigma_m, lidar_sigma_m
+from streamdgp.frames.normals import organised_normals
+from streamdgp.frames.types import DepthFrame, Frame, PointFrame, RangeImageFrame
+
+__all__ = ["OrientedPoints", "orient"]
+
+
+@dataclass(frozen=True)
+class OrientedPoints:
+    """Points with unit normals towards the sensor that saw them, world frame.
+
+    positions_m (N, 3) float64, normals (N, 3) float32, sigma_m (N,) float32 along the ray,
+    incidence_cos (N,) float32 between normal and direction to the sensor,
+    color (N, 3) uint8 or None, sensor_origin_m (3,) float64 or None.
+    ``spacing_m`` is the median distance between neighbouring measurements, ``noise_m`` the median
+    sigma; ``dropped`` counts measurements that gave no oriented point.
+    """
+
+    positions_m: npt.NDArray[np.float64]
+    normals: npt.NDArray[np.float32]
+    sigma_m: npt.NDArray[np.float32]
+    incidence_cos: npt.NDArray[np.float32]
+    color: npt.NDArray[np.uint8] | None
+    sensor_origin_m: npt.NDArray[np.float64] | None
+    spacing_m: float
+    noise_m: float
+    dropped: int
+
+    def __len__(self) -> int:
+        return len(self.positions_m)
+
+
+def orient(frame: Frame, min_incidence_cos: float) -> OrientedPoints:
+    """Turn a frame into oriented points (normals, noise, world frame).
+
+    Measurements that are not finite, out of range, at a grazing angle or on a depth discontinuity
+    are dropped and counted.
+    """
+    if isinstance(frame, DepthFrame):
+        return _orient_depth(frame, min_incidence_cos)
+    if isinstance(frame, RangeImageFrame):
+        return _orient_range_image(frame, min_incidence_cos)
+    return _orient_points(frame, min_incidence_cos)
+
+
+def _usable(ranges: npt.NDArray[np.float32], minimum: float, maximum: float) -> npt.NDArray[np.float32]:
+    """Zero everything that is not a finite range within the limits."""
+    with np.errstate(invalid="ignore"):
+        good = np.isfinite(ranges) & (ranges > 0) & (ranges >= minimum) & (ranges <= maximum)
+    return np.where(good, ranges, np.float32(0)).astype(np.float32)
+
+
+def _world(
+    frame: Frame,
+    points: npt.NDArray[np.float32],
+    normals: npt.NDArray[np.float32],
+    sigma: npt.NDArray[np.float32],
+    origin: npt.NDArray[np.float64] | None,
+    color: npt.NDArray[np.uint8] | None,
+    spacing: float,
+    returns: int,
+    min_cos: float,
+) -> OrientedPoints:
+    """Keep points (N, 3) that have a normal and face the sensor; move them to the world."""
+    keep = (normals != 0).any(axis=1)
+    if origin is not None:
+        to_sensor = origin.astype(np.float32) - points
+        distance = np.linalg.norm(to_sensor, axis=1)
+        cosine = (to_sensor * normals).sum(1) / np.maximum(distance, 1e-12)
+        keep &= cosine >= min_cos
+    else:
+        cosine = np.ones(len(points), np.float32)
+    rotation, translation = frame.world_T_sensor[:3, :3], frame.world_T_sensor[:3, 3]
+    kept = points[keep].astype(np.float64)
+    return OrientedPoints(
+        positions_m=np.ascontiguousarray(kept @ rotation.T + translation),
+        normals=np.ascontiguousarray((normals[keep] @ rotation.T.astype(np.float32)).astype(np.float32)),
+        sigma_m=np.ascontiguousarray(sigma[keep].astype(np.float32)),
+        incidence_cos=np.ascontiguousarray(cosine[keep].astype(np.float32)),
+        color=None if color is None else np.ascontiguousarray(color[keep]),
+        sensor_origin_m=None if origin is None else rotation @ origin + translation,
+        spacing_m=spacing,
+        noise_m=float(np.median(sigma[keep])) if keep.any() else 0.0,
+        dropped=returns - int(keep.sum()),
+    )
+
+
+def _orient_depth(frame: DepthFrame, min_cos: float) -> OrientedPoints:
+    depth = _usable(frame.depth_m, frame.min_range_m, frame.max_range_m)
+    height, width = depth.shape
+    k = frame.intrinsics
+    u, v = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    rays = np.stack([(u - k.cx) / k.fx, (v - k.cy) / k.fy, np.ones_like(u)], -1).astype(np.float32)
+    length = np.linalg.norm(rays, axis=-1).astype(np.float32)
+    sigma = depth_camera_sigma_m(depth) * length
+    # A window of about 7x7 pixels of a 320-wide image: the same angle at every resolution.
+    radius = max(2, round(3 * width / 320))
+    step = max(1, radius // 3)
+    normals, _ = organised_normals(
+        depth * length, rays / length[..., None], sigma, radius=radius, step=step, slopes=(6.0,)
+    )
+    mask = depth > 0
+    returns = int(mask.sum())
+    points = (rays * depth[..., None])[mask]
+    spacing = float(np.median(depth[mask]) / np.sqrt(k.fx * k.fy)) if returns else 0.0
+    color = None if frame.color is None else frame.color[mask]
+    # The noise model is axial; along the ray it is longer by the same factor as the ray.
+    return _world(
+        frame, points, normals[mask], sigma[mask], np.zeros(3), color, spacing, returns, min_cos
+    )
+
+
+def _orient_range_image(frame: RangeImageFrame, min_cos: float) -> OrientedPoints:
+    ranges = _usable(frame.ranges_m, frame.min_range_m, frame.max_range_m)
+    e, a = np.meshgrid(frame.elevations_rad, frame.azimuths_rad, indexing="ij")
+    rays = np.stack([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)], -1).astype(np.float32)
+    span = float(np.ptp(frame.azimuths_rad)) * (1 + 1 / max(frame.azimuths_rad.size - 1, 1))
+    normals, _ = organised_normals(
+        ranges, rays, lidar_sigma_m(ranges), radius=2, slopes=(2.0, 20.0), wrap=span > 6.2
+    )
+    mask = ranges > 0
+    returns = int(mask.sum())
+    cell = np.sqrt(span / ranges.shape[1] * np.ptp(frame.elevations_rad) / max(ranges.shape[0] - 1, 1))
+    spacing = float(np.median(ranges[mask]) * cell) if returns else 0.0
+    sigma = lidar_sigma_m(ranges)[mask]
+    points = (rays * ranges[..., None])[mask]
+    return _world(frame, points, normals[mask], sigma, np.zeros(3), None, spacing, returns, min_cos)
+
+
+def _orient_points(frame: PointFrame, min_cos: float) -> OrientedPoints:
+    origin = np.asarray(frame.sensor_origin_m, np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        offset = frame.points_m - origin.astype(np.float32)
+        ranges = np.linalg.norm(offset.astype(np.float64), axis=-1).astype(np.float32)
+    minimum = frame.min_range_m if frame.has_origin else 0.0
+    finite = np.isfinite(frame.points_m).all(-1)
+    good = finite & (ranges >= minimum) & (ranges <= frame.max_range_m)
+    if frame.has_origin:
+        good &= ranges > 0
+    returns = int(good.sum())
+    color = None if frame.color is None else frame.color[good]
+    points = frame.points_m[good]
+    anchor = origin if frame.has_origin else None
+    if returns < 8:
+        return _world(
+            frame, points, np.zeros_like(points), np.ones(returns, np.float32), anchor, color, 0.0, returns, min_cos
+        )
+    if frame.normals is not None:
+        normals = np.nan_to_num(frame.normals[good])
+        length = np.linalg.norm(normals, axis=1, keepdims=True)
+        normals = (normals / np.maximum(length, 1e-12) * (length > 0.1)).astype(np.float32)
+        spacing, sigma_m = _cloud_scale(points)
+    elif frame.points_m.ndim == 3:
+        spacing = _grid_spacing(frame.points_m, good)
+        rays = np.where(good[..., None], offset / np.maximum(ranges, 1e-12)[..., None], 0).astype(np.float32)
+        image = np.where(good, ranges, 0).astype(np.float32)
+        grid, sigma_m = _grid_normals(image, rays, spacing)
+        normals = grid[good]
+    else:
+        normals, spacing, sigma_m = _scattered_normals(points, offset[good], ranges[good])
+    if frame.is_lidar:
+        sigma_m = max(float(lidar_sigma_m(np.ones(1, np.float32))[0]), 0.0)
+    sigma = np.full(returns, sigma_m, np.float32)
+    return _world(frame, points, normals, sigma, anchor, color, spacing, returns, min_cos)
+
+
+def _grid_spacing(points: npt.NDArray[np.float32], good: npt.NDArray[np.bool_]) -> float:
+    """Median distance between horizontally or vertically adjacent returns of a scan grid."""
+    steps = []
+    for axis in (0, 1):
+        a = np.take(points, range(points.shape[axis] - 1), axis)
+        b = np.take(points, range(1, points.shape[axis]), axis)
+        both = np.take(good, range(points.shape[axis] - 1), axis) & np.take(good, range(1, points.shape[axis]), axis)
+        if both.any():
+            steps.append(float(np.median(np.linalg.norm((b - a)[both], axis=-1))))
+    return float(np.mean(steps)) if steps else 0.0
+
+
+def _grid_normals(
+    ranges: npt.NDArray[np.float32], rays: npt.NDArray[np.float32], spacing: float
+) -> tuple[npt.NDArray[np.float32], float]:
+    """Normals of a scan grid of unknown noise: fit with a guess, measure the residual, fit again."""
+    sigma_m = 0.25 * spacing
+    for _ in range(2):
+        normals, residual = organised_normals(
+            ranges, rays, np.full(ranges.shape, sigma_m, np.float32), radius=2, slopes=(6.0,)
+        )
+        fitted = residual[residual > 0]
+        if fitted.size:
+            sigma_m = float(np.clip(np.median(fitted), 0.02 * spacing, spacing))
+    return normals, sigma_m
+
+
+def _cloud_scale(points: npt.NDArray[np.float32]) -> tuple[float, float]:
+    """Median neighbour spacing and noise of a cloud that comes with normals, from a sample of it."""
+    tree = cKDTree(points)
+    sample = points[:: max(1, len(points) // 4000)]
+    distance, index = tree.query(sample, k=min(9, len(points)))
+    spacing = float(np.median(distance[:, 1:5].mean(1)))
+    patch = points[index] - points[index].mean(1, keepdims=True)
+    thickness = np.sqrt(np.maximum(np.linalg.eigvalsh(np.einsum("nki,nkj->nij", patch, patch))[:, 0], 0) / 6)
+    return spacing, float(np.clip(np.median(thickness), 0.02 * spacing, spacing))
+
+
+def _scattered_normals(
+    points: npt.NDArray[np.float32], offset: npt.NDArray[np.float32], ranges: npt.NDArray[np.float32]
+) -> tuple[npt.NDArray[np.float32], float, float]:
+    """Normals of unordered points: as a range image if seen from one place, else from neighbours."""
+    azimuth = np.arctan2(offset[:, 1], offset[:, 0])
+    elevation = np.arcsin(np.clip(offset[:, 2] / ranges, -1, 1))
+    lo, hi = np.quantile(elevation, [0.001, 0.999])
+    solid = 2 * np.pi * max(hi - lo, 1e-3)
+    cell = float(np.sqrt(solid / len(points)))
+    width = max(int(round(2 * np.pi / cell)), 8)
+    height = max(int(np.ceil((hi - lo) / cell)), 2) + 1
+    column = np.floor((azimuth + np.pi) / (2 * np.pi) * width).astype(np.int64) % width
+    row = np.clip(np.floor((elevation - lo) / cell), 0, height - 1).astype(np.int64)
+    flat = row * width + column
+    order = np.lexsort((ranges, flat))
+    first = order[np.concatenate([[True], np.diff(flat[order]) > 0])]
+    image = np.zeros(height * width, np.float32)
+    image[flat[first]] = ranges[first]
+    behind = ranges > 1.1 * image[flat] + 0.1
+    spacing = float(np.median(ranges) * cell)
+    if behind.mean() > 0.1:  # not one viewpoint: a submap
+        return _neighbour_normals(points, offset)
+    direction = np.zeros((height * width, 3), np.float32)
+    direction[flat[first]] = offset[first] / ranges[first, None]
+    sigma = lidar_sigma_m(image).reshape(height, width)
+    normals, _ = organised_normals(
+        image.reshape(height, width),
+        direction.reshape(height, width, 3),
+        sigma,
+        radius=2,
+        slopes=(2.0, 20.0),
+        wrap=True,
+    )
+    taken = normals.reshape(-1, 3)[flat]
+    representative = direction[flat] * image[flat][:, None]
+    off_plane = np.abs(((offset - representative) * taken).sum(1))
+    taken[off_plane > 4 * float(sigma.flat[0])] = 0
+    return taken.astype(np.float32), spacing, float(sigma.flat[0])
+
+
+def _neighbour_normals(
+    points: npt.NDArray[np.float32], offset: npt.NDArray[np.float32]
+) -> tuple[npt.NDArray[np.float32], float, float]:
+    """Normals by principal components of 12 neighbours, oriented towards the sensor."""
+    tree = cKDTree(points)
+    distance, index = tree.query(points, k=min(12, len(points)))
+    patch = points[index] - points[index].mean(1, keepdims=True)
+    values, vectors = np.linalg.eigh(np.einsum("nki,nkj->nij", patch, patch))
+    normals = vectors[:, :, 0]
+    normals *= np.where((normals * offset).sum(1) > 0, -1, 1)[:, None]
+    flat_enough = (values[:, 0] < 0.2 * values[:, 1]) & (values[:, 1] > 0.02 * values[:, 2])
+    normals[~flat_enough] = 0
+    thickness = np.sqrt(np.maximum(values[:, 0], 0) / max(index.shape[1] - 3, 1))
+    spacing = float(np.median(distance[:, 1:5].mean(1)))
+    noise = float(np.clip(np.median(thickness), 0.02 * spacing, spacing))
+    return normals.astype(np.float32), spacing, noise

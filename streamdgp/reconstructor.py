@@ -1,0 +1,334 @@
+"""The engine: frames in, an atlas of charts kept up to date, the surface out.
+
+The same engine serves ``streamdgp reconstruct`` and the server. It is deterministic: the state after
+n frames depends on the frames, their order and the configuration, not on when anybody asked.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from streamdgp.atlas.atlas import Atlas, tangent_frames
+from streamdgp.atlas.changes import AtlasChanges, AtlasState, TableChange
+from streamdgp.config import SceneConfig
+from streamdgp.consistency.sweep import DirtyCharts, make_consistent
+from streamdgp.errors import StorageError
+from streamdgp.evidence.patches import DIRTY_CELLS, SUPPORT_CELLS, gather_patches, mark_touched
+from streamdgp.evidence.surfels import SurfelMap, TouchedSurfels
+from streamdgp.fitting.batches import fit_in_batches, rasters_of
+from streamdgp.fitting.regimes import make_regime
+from streamdgp.fitting.types import Regime
+from streamdgp.frames.orient import orient
+from streamdgp.frames.types import Frame, FrameReport
+from streamdgp.sampling.anchors import place_anchors
+from streamdgp.scale import resolve_scale
+from streamdgp.surface.snapshot import SurfaceSnapshot
+
+__all__ = ["Reconstructor"]
+
+_SCHEMA = 1
+_MIN_SURFELS_PER_ANCHOR = 6
+
+
+@dataclass(frozen=True)
+class _Patches:
+    """Evidence of some charts: rows, observations per support cell, weight per dirty cell."""
+
+    points: npt.NDArray[np.float32]
+    weights: npt.NDArray[np.float32]
+    observations: npt.NDArray[np.float32]
+    mass: npt.NDArray[np.float32]
+
+
+class _Map:
+    """What exists once the scale of the scene is known: evidence, atlas, regime."""
+
+    def __init__(self, config: SceneConfig, device: torch.device) -> None:
+        assert config.anchor_radius_m is not None and config.evidence_voxel_m is not None
+        self.config = config
+        self.regime: Regime = make_regime(config, device)
+        self.evidence = SurfelMap(config.evidence_voxel_m, config.evidence)
+        self.scale_m = config.neighbourhood_ratio * config.anchor_radius_m
+        self.min_cos = float(np.cos(np.deg2rad(config.normal_angle_deg)))
+        self.atlas = Atlas(config.anchor_radius_m, self.scale_m, self.regime.parameter_count)
+        self.changed_surfels: list[npt.NDArray[np.int64]] = []
+        self.changed_charts: list[npt.NDArray[np.int64]] = []
+
+
+class Reconstructor:
+    """Keep a surface up to date while frames come in.
+
+    Parameters
+    ----------
+    config
+        Settings of the scene; automatic lengths are chosen from the first frame with points.
+    device
+        Where charts are fitted: "cpu" or a CUDA device.
+    """
+
+    def __init__(self, config: SceneConfig | None = None, device: torch.device | str = "cpu") -> None:
+        self.config = config or SceneConfig()
+        self.device = torch.device(device)
+        self.frame_count = 0
+        self._map: _Map | None = None
+
+    def integrate(self, frame: Frame) -> FrameReport:
+        """Take in one frame: fuse, add anchors, fit what is new or changed, make it consistent.
+
+        Raises
+        ------
+        InvalidFrameError
+            The frame cannot be used; the state is as before.
+        """
+        clock = _Clock()
+        points = orient(frame, self.config.evidence.min_incidence_cos)
+        clock.lap("orient")
+        index = self.frame_count
+        if not len(points):
+            self.frame_count += 1
+            return FrameReport(index, dropped=points.dropped, charts_untouched=self.chart_count)
+        m = self._map_for(points)
+        touched = m.evidence.integrate(points, index)
+        self.frame_count += 1
+        clock.lap("evidence")
+        new = self._add_anchors(m, touched)
+        clock.lap("anchors")
+        seen = self._mark(m, touched)
+        dirty = m.atlas.dirty(seen, m.config.fit.refit_growth)
+        patches = self._gather(m, dirty)
+        clock.lap("gather")
+        cold = self._is_cold(m, dirty, patches)
+        fitted = self._fit(m, dirty, patches, cold, index)
+        clock.lap("fit")
+        make_consistent(m.atlas, m.regime, fitted, m.config.consistency)
+        clock.lap("consistency")
+        m.changed_surfels.append(touched.index)
+        m.changed_charts.append(seen)
+        return FrameReport(
+            index,
+            points=len(points),
+            dropped=points.dropped,
+            surfels_touched=len(touched.index),
+            charts_created=len(new),
+            charts_warm=int((~cold).sum()),
+            charts_cold=int(cold.sum()) - len(new),
+            charts_untouched=self.chart_count - len(dirty),
+            seconds=clock.total,
+            stages_s=clock.laps,
+        )
+
+    @property
+    def chart_count(self) -> int:
+        """Charts in the atlas."""
+        return 0 if self._map is None else len(self._map.atlas)
+
+    @property
+    def surfel_count(self) -> int:
+        """Surfels in the evidence."""
+        return 0 if self._map is None else len(self._map.evidence)
+
+    def surface(self) -> SurfaceSnapshot:
+        """An immutable view of the surface as of now; cheap, usable from any thread."""
+        surface = self.config.surface
+        if self._map is None:
+            empty = np.zeros((0, 3))
+            return SurfaceSnapshot(
+                empty, np.zeros((0, 3, 3)), np.zeros(0), np.zeros(0, np.int64), (), (),
+                self.config.resolution_m, surface.blend_radius, surface.tile_cells,
+            )  # fmt: skip
+        atlas = self._map.atlas
+        return SurfaceSnapshot(
+            anchor_m=atlas.column("anchor").copy(),
+            rotation=atlas.column("rotation").copy(),
+            scale_m=np.full(len(atlas), atlas.scale_m),
+            version=atlas.column("version").astype(np.int64),
+            rasters=tuple(atlas.rasters),
+            supports=tuple(atlas.supports),
+            resolution_m=self._map.config.resolution_m,
+            blend_radius=surface.blend_radius,
+            tile_cells=surface.tile_cells,
+        )
+
+    # --- steps -----------------------------------------------------------------------------------
+
+    def _map_for(self, points: Any) -> _Map:  # noqa: ANN401
+        if self._map is None:
+            self.config = resolve_scale(self.config, points)
+            self._map = _Map(self.config, self.device)
+        return self._map
+
+    def _add_anchors(self, m: _Map, touched: TouchedSurfels) -> npt.NDArray[np.int64]:
+        """Poisson-disk anchors over the touched surfels that no compatible chart covers."""
+        order = np.argsort(_shuffle(touched.index), kind="stable")
+        candidates = touched.index[order]
+        e, c = m.evidence, m.evidence.columns
+        surfels = (e.table, e.block_keys, e.cells, e.chain, c["key"], c["weight"], c["offset_vox"], c["normal"])
+        count, done = len(m.atlas), 0
+        created: list[npt.NDArray[np.int64]] = []
+        while True:
+            a = m.atlas
+            normal = np.ascontiguousarray(a.columns["rotation"][:, :, 2])
+            count, done = place_anchors(
+                candidates, a.radius_m, a.scale_m, m.min_cos, _MIN_SURFELS_PER_ANCHOR, e.voxel_size_m,
+                surfels, count, a.columns["anchor"], normal, a.grid, done,
+            )  # fmt: skip
+            new = a.appended(count, self.frame_count - 1)
+            a.columns["rotation"][new] = tangent_frames(normal[new])
+            created.append(new)
+            if done >= len(candidates):
+                return np.concatenate(created)
+            a.grow()
+
+    def _mark(self, m: _Map, touched: TouchedSurfels) -> npt.NDArray[np.int64]:
+        """Add the gained evidence to the cells of the charts that see it; return those charts."""
+        c, a = m.evidence.columns, m.atlas.columns
+        flags = np.zeros(m.atlas.capacity, np.uint8)
+        mark_touched(
+            touched.index, touched.gained, a["anchor"], a["rotation"], m.scale_m, m.min_cos,
+            m.evidence.voxel_size_m, c["key"], c["offset_vox"], c["normal"], m.atlas.grid, a["fresh_mass"], flags,
+        )  # fmt: skip
+        return np.flatnonzero(flags)
+
+    def _gather(self, m: _Map, charts: npt.NDArray[np.int64]) -> _Patches:
+        k, n = len(charts), m.config.fit.max_samples
+        patches = _Patches(
+            np.empty((k, n, 3), np.float32),
+            np.empty((k, n), np.float32),
+            np.empty((k, SUPPORT_CELLS, SUPPORT_CELLS), np.float32),
+            np.empty((k, DIRTY_CELLS * DIRTY_CELLS), np.float32),
+        )
+        e, c, a = m.evidence, m.evidence.columns, m.atlas.columns
+        surfels = (
+            e.table, e.block_keys, e.cells, e.chain,
+            c["key"], c["weight"], c["offset_vox"], c["normal"], c["count"],
+        )  # fmt: skip
+        gather_patches(
+            charts, a["anchor"], a["rotation"], m.scale_m, m.min_cos, e.voxel_size_m, surfels,
+            patches.points, patches.weights, patches.observations, patches.mass,
+        )  # fmt: skip
+        return patches
+
+    def _is_cold(self, m: _Map, charts: npt.NDArray[np.int64], patches: _Patches) -> npt.NDArray[np.bool_]:
+        """New charts, and those whose seen area has doubled since they were fitted cold."""
+        a = m.atlas.columns
+        backed = (patches.mass > 0).sum(1)
+        cold: npt.NDArray[np.bool_] = (a["fits"][charts] == 0) | (backed >= 2 * a["backed_at_cold"][charts])
+        return cold
+
+    def _fit(
+        self,
+        m: _Map,
+        charts: npt.NDArray[np.int64],
+        patches: _Patches,
+        cold: npt.NDArray[np.bool_],
+        frame_index: int,
+    ) -> DirtyCharts:
+        """Fit the dirty charts, cold or warm, and put them into the atlas."""
+        feet = np.zeros((*patches.weights.shape, 2), np.float32)
+        weights = patches.weights.copy()
+        ridge = np.zeros(len(charts), np.float32)
+        for group, is_cold in ((np.flatnonzero(cold), True), (np.flatnonzero(~cold), False)):
+            if not len(group):
+                continue
+            stored = None if is_cold else m.atlas.columns["parameters"][charts[group]]
+            fit = fit_in_batches(m.regime, patches.points[group], patches.weights[group], stored, self.device)
+            m.atlas.store_weights(charts[group], fit.parameters.numpy(), rasters_of(m.regime, fit.parameters))
+            m.atlas.columns["residual"][charts[group]] = fit.residual.numpy()
+            m.atlas.columns["ridge"][charts[group]] = fit.ridge.numpy()
+            feet[group], weights[group], ridge[group] = fit.feet.numpy(), fit.weights.numpy(), fit.ridge.numpy()
+        m.atlas.store_fit(charts, patches.observations, patches.mass, cold, frame_index)
+        return DirtyCharts(charts, patches.points, weights, feet, ridge)
+
+    # --- commits ---------------------------------------------------------------------------------
+
+    def changes(self) -> AtlasChanges:
+        """What changed since ``mark_committed``; arrays are live, read them before the next frame."""
+        metadata: dict[str, Any] = {
+            "schema": _SCHEMA,
+            "frame_count": self.frame_count,
+            "config": self.config.to_dict(),
+            "has_map": self._map is not None,
+        }
+        if self._map is None:
+            return AtlasChanges({}, {}, metadata)
+        m = self._map
+        evidence, atlas = m.evidence, m.atlas
+        metadata["chart_count"] = len(atlas)
+        tables = {
+            "charts": TableChange({k: atlas.column(k) for k in atlas.columns}, _union(m.changed_charts)),
+            "surfels": TableChange({k: evidence.column(k) for k in evidence.columns}, _union(m.changed_surfels)),
+        }
+        return AtlasChanges(tables, m.regime.shared_arrays(), metadata)
+
+    def mark_committed(self) -> None:
+        """Start collecting changes anew."""
+        if self._map is not None:
+            self._map.changed_charts.clear()
+            self._map.changed_surfels.clear()
+
+    @classmethod
+    def restore(cls, state: AtlasState, device: torch.device | str = "cpu") -> Reconstructor:
+        """Continue from a committed state: the next frame gives the same bits as without the restart.
+
+        Raises
+        ------
+        StorageError
+            The state was written by a newer schema or does not fit its own configuration.
+        """
+        schema = state.metadata.get("schema")
+        if schema != _SCHEMA:
+            raise StorageError(f"an atlas of schema {_SCHEMA}", f"schema {schema}", "Use the version that wrote it.")
+        self = cls(SceneConfig.from_dict(state.metadata["config"]), device)
+        self.frame_count = int(state.metadata["frame_count"])
+        if not state.metadata["has_map"]:
+            return self
+        m = _Map(self.config, self.device)
+        for name, values in m.regime.shared_arrays().items():
+            if not np.array_equal(values, state.arrays[name]):
+                raise StorageError(
+                    f"shared weights {name!r} as the seed gives them",
+                    "different values",
+                    "The atlas was written by another version of the random features; reconstruct it from its log.",
+                )
+        m.evidence = SurfelMap.restore(m.evidence.voxel_size_m, self.config.evidence, state.tables["surfels"])
+        m.atlas = Atlas.restore(m.atlas.radius_m, m.scale_m, state.tables["charts"])
+        parameters = torch.from_numpy(m.atlas.column("parameters").copy()).to(self.device)
+        rasters = rasters_of(m.regime, parameters)
+        for chart in range(len(m.atlas)):
+            m.atlas.rasters[chart] = rasters[chart]
+        self._map = m
+        return self
+
+
+class _Clock:
+    """Wall time per stage of one frame."""
+
+    def __init__(self) -> None:
+        self._start = self._last = time.perf_counter()
+        self.laps: dict[str, float] = {}
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.laps[stage] = now - self._last
+        self._last = now
+
+    @property
+    def total(self) -> float:
+        return self._last - self._start
+
+
+def _shuffle(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Fixed pseudo-random ranks of surfel numbers."""
+    h = numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    h = (h ^ (h >> np.uint64(31))) * np.uint64(0xD6E8FEB86659FD93)
+    return ((h ^ (h >> np.uint64(29))) >> np.uint64(1)).astype(np.int64)
+
+
+def _union(parts: list[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
+    return np.unique(np.concatenate(parts)) if parts else np.zeros(0, np.int64)

@@ -1,0 +1,176 @@
+"""Incremental Poisson-disk anchors: a chart wherever evidence lies farther than r from a compatible one.
+
+Dart throwing in a fixed order: candidate surfels are visited in a hashed order that depends only on
+their numbers. A candidate is *covered* when a chart within r agrees with its normal; an uncovered
+one becomes an anchor if the evidence around it carries a plane.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from streamdgp.evidence.kernels import block_of, find_block, hash_insert
+
+__all__ = ["insert_chart", "place_anchors"]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def insert_chart(chart: int, anchor: Any, cell_m: float, grid: Any) -> None:  # noqa: ANN401
+    """Enter a chart into the anchor grid; ``grid`` = (table, keys, head, next, counters)."""
+    table, keys, head, following, counters = grid
+    x = np.int64(np.floor(anchor[chart, 0] / cell_m))
+    y = np.int64(np.floor(anchor[chart, 1] / cell_m))
+    z = np.int64(np.floor(anchor[chart, 2] / cell_m))
+    cell = find_block(x, y, z, table, keys)
+    if cell < 0:
+        cell = counters[0]
+        counters[0] += 1
+        keys[cell, 0], keys[cell, 1], keys[cell, 2] = x, y, z
+        hash_insert(cell, table, keys)
+        head[cell] = -1
+    following[chart] = head[cell]
+    head[cell] = chart
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _covered(p: Any, n: Any, radius2: float, min_cos: float, anchor: Any, normal: Any, cell_m: float, grid: Any) -> bool:  # noqa: ANN401
+    table, keys, head, following, _ = grid
+    x = np.int64(np.floor(p[0] / cell_m))
+    y = np.int64(np.floor(p[1] / cell_m))
+    z = np.int64(np.floor(p[2] / cell_m))
+    for dx in range(-1, 2):
+        for dy in range(-1, 2):
+            for dz in range(-1, 2):
+                cell = find_block(x + dx, y + dy, z + dz, table, keys)
+                if cell < 0:
+                    continue
+                c = head[cell]
+                while c >= 0:
+                    ex, ey, ez = p[0] - anchor[c, 0], p[1] - anchor[c, 1], p[2] - anchor[c, 2]
+                    if ex * ex + ey * ey + ez * ez <= radius2:
+                        dot = n[0] * normal[c, 0] + n[1] * normal[c, 1] + n[2] * normal[c, 2]
+                        if dot >= min_cos:
+                            return True
+                    c = following[c]
+    return False
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _local_plane(
+    p: Any, n: Any, reach_vox: float, voxel_m: float, min_cos: float, surfels: Any, out: Any  # noqa: ANN401
+) -> int:
+    """Mean normal and mean position of compatible evidence within reach; returns the surfel count.
+
+    ``out`` = [mean normal (3), mean position relative to p in metres (3)], weighted.
+    """
+    table, block_keys, cells, chain, key, weight, offset, normal = surfels
+    for k in range(6):
+        out[k] = 0.0
+    px, py, pz = p[0] / voxel_m, p[1] / voxel_m, p[2] / voxel_m
+    x0, x1 = np.int64(np.floor(px - reach_vox)), np.int64(np.floor(px + reach_vox))
+    y0, y1 = np.int64(np.floor(py - reach_vox)), np.int64(np.floor(py + reach_vox))
+    z0, z1 = np.int64(np.floor(pz - reach_vox)), np.int64(np.floor(pz + reach_vox))
+    reach2 = reach_vox * reach_vox
+    total = 0.0
+    found = 0
+    for bx in range(block_of(x0), block_of(x1) + 1):
+        for by in range(block_of(y0), block_of(y1) + 1):
+            for bz in range(block_of(z0), block_of(z1) + 1):
+                b = find_block(bx, by, bz, table, block_keys)
+                if b < 0:
+                    continue
+                for x in range(max(x0, bx * 8), min(x1, bx * 8 + 7) + 1):
+                    for y in range(max(y0, by * 8), min(y1, by * 8 + 7) + 1):
+                        for z in range(max(z0, bz * 8), min(z1, bz * 8 + 7) + 1):
+                            s = cells[b, ((x & 7) * 8 + (y & 7)) * 8 + (z & 7)]
+                            while s >= 0:
+                                ex = x + 0.5 + offset[s, 0] - px
+                                ey = y + 0.5 + offset[s, 1] - py
+                                ez = z + 0.5 + offset[s, 2] - pz
+                                if ex * ex + ey * ey + ez * ez <= reach2:
+                                    dot = normal[s, 0] * n[0] + normal[s, 1] * n[1] + normal[s, 2] * n[2]
+                                    length = np.sqrt(normal[s, 0] ** 2 + normal[s, 1] ** 2 + normal[s, 2] ** 2)
+                                    if dot > min_cos * length:
+                                        w = weight[s]
+                                        total += w
+                                        found += 1
+                                        for k in range(3):
+                                            out[k] += w * normal[s, k]
+                                        out[3] += w * ex
+                                        out[4] += w * ey
+                                        out[5] += w * ez
+                                s = chain[s]
+    length = np.sqrt(out[0] ** 2 + out[1] ** 2 + out[2] ** 2)
+    if found == 0 or length == 0.0:
+        return 0
+    for k in range(3):
+        out[k] /= length
+        out[3 + k] *= voxel_m / total
+    return found
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def place_anchors(
+    candidates: Any,  # noqa: ANN401
+    radius_m: float,
+    reach_m: float,
+    min_cos: float,
+    min_surfels: int,
+    voxel_m: float,
+    surfels: Any,  # noqa: ANN401
+    charts: int,
+    anchor: Any,  # noqa: ANN401
+    normal: Any,  # noqa: ANN401
+    grid: Any,  # noqa: ANN401
+    start: int,
+) -> tuple[int, int]:
+    """Visit ``candidates`` (surfel numbers, shuffled order) from ``start``; append anchors.
+
+    Returns (charts, next candidate); stops early when the chart arrays are full.
+    """
+    _, _, _, _, key, _, offset, surfel_normal = surfels
+    radius2 = radius_m * radius_m
+    cell_m = reach_m
+    p = np.empty(3)
+    q = np.empty(3)
+    n = np.empty(3)
+    plane = np.empty(6)
+    i = start
+    while i < candidates.shape[0]:
+        if charts >= anchor.shape[0]:
+            break
+        s = candidates[i]
+        i += 1
+        length = np.sqrt(surfel_normal[s, 0] ** 2 + surfel_normal[s, 1] ** 2 + surfel_normal[s, 2] ** 2)
+        if not (length > 0.3):
+            continue
+        for k in range(3):
+            p[k] = (key[s, k] + 0.5 + offset[s, k]) * voxel_m
+            n[k] = surfel_normal[s, k] / length
+        if _covered(p, n, radius2, min_cos, anchor, normal, cell_m, grid):
+            continue
+        reach_vox = 0.7 * radius_m / voxel_m
+        found = _local_plane(p, n, reach_vox, voxel_m, min_cos, surfels, plane)
+        if found < min_surfels:
+            continue
+        if plane[0] * n[0] + plane[1] * n[1] + plane[2] * n[2] < min_cos:
+            continue
+        # The anchor lies on the local plane, the normal is the patch's: a single surfel is noisy.
+        along = plane[0] * plane[3] + plane[1] * plane[4] + plane[2] * plane[5]
+        for k in range(3):
+            n[k] = plane[k]
+            q[k] = p[k] + along * n[k]
+        if _covered(p, n, radius2, min_cos, anchor, normal, cell_m, grid):
+            continue
+        if _covered(q, n, radius2, min_cos, anchor, normal, cell_m, grid):
+            for k in range(3):
+                q[k] = p[k]
+        for k in range(3):
+            anchor[charts, k] = q[k]
+            normal[charts, k] = n[k]
+        insert_chart(charts, anchor, cell_m, grid)
+        charts += 1
+    return charts, i

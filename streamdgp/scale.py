@@ -1,0 +1,30 @@
+"""Automatic lengths: anchor radius, evidence voxel and resolution from the first frame.
+
+A voxel must hold about one measurement (spacing) and be about as fine as the noise allows (sigma):
+finer voxels store noise, coarser ones blur. r = 5 voxels gives a chart some two hundred rows.
+"""
+
+from __future__ import annotations
+
+from streamdgp.config import SceneConfig
+from streamdgp.frames.orient import OrientedPoints
+
+__all__ = ["resolve_scale"]
+
+_SPACINGS_PER_VOXEL = 0.85
+_SIGMAS_PER_VOXEL = 1.3
+_VOXELS_PER_RADIUS = 5.0
+
+
+def resolve_scale(config: SceneConfig, points: OrientedPoints) -> SceneConfig:
+    """Fill in the lengths left automatic, from a frame with at least one point."""
+    voxel = config.evidence_voxel_m
+    if voxel is None:
+        if config.anchor_radius_m is not None:
+            voxel = config.anchor_radius_m / _VOXELS_PER_RADIUS
+        else:
+            voxel = max(_SPACINGS_PER_VOXEL * points.spacing_m, _SIGMAS_PER_VOXEL * points.noise_m)
+            voxel = float(f"{voxel:.2g}")
+    radius = config.anchor_radius_m if config.anchor_radius_m is not None else _VOXELS_PER_RADIUS * voxel
+    resolution = config.resolution_m if config.resolution_m is not None else voxel
+    return config.with_scale(radius, voxel, resolution)

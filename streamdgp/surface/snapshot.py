@@ -1,0 +1,246 @@
+"""An immutable view of the atlas that answers queries while fitting goes on."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from streamdgp.errors import InvalidInputError
+from streamdgp.surface.kernels import evaluate_nodes, march, refine_vertices
+from streamdgp.surface.marching import EDGE_AXIS, EDGE_CORNER, triangle_table
+from streamdgp.surface.mesh import TileMesh
+
+__all__ = ["SurfaceSnapshot", "TileCache"]
+
+_BAND_CELLS = 2.5
+_MIN_SUPPORT = 0.3
+
+
+class TileCache:
+    """Least-recently-used tiles by (resolution, index), bounded in bytes. Thread-safe."""
+
+    def __init__(self, max_bytes: int = 256 << 20) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._tiles: OrderedDict[tuple[float, tuple[int, int, int], int], TileMesh] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, resolution_m: float, index: tuple[int, int, int], signature: int) -> TileMesh | None:
+        """The tile with this content, if it is still held."""
+        with self._lock:
+            key = (resolution_m, index, signature)
+            tile = self._tiles.get(key)
+            if tile is not None:
+                self._tiles.move_to_end(key)
+            return tile
+
+    def put(self, tile: TileMesh) -> None:
+        """Hold a tile; the least recently used ones make room."""
+        with self._lock:
+            key = (tile.resolution_m, tile.index, tile.signature)
+            if key in self._tiles:
+                return
+            self._tiles[key] = tile
+            self._bytes += tile.byte_count
+            while self._bytes > self._max_bytes and len(self._tiles) > 1:
+                _, old = self._tiles.popitem(last=False)
+                self._bytes -= old.byte_count
+
+
+@dataclass(frozen=True)
+class SurfaceSnapshot:
+    """The surface as of one moment. Arrays are private copies or never written again.
+
+    anchor_m (K, 3) float64, rotation (K, 3, 3) float64, scale_m, version (K,) int64,
+    rasters and supports: K read-only arrays.
+    """
+
+    anchor_m: npt.NDArray[np.float64]
+    rotation: npt.NDArray[np.float64]
+    scale_m: npt.NDArray[np.float64]
+    version: npt.NDArray[np.int64]
+    rasters: tuple[npt.NDArray[np.float32], ...]
+    supports: tuple[npt.NDArray[np.float32], ...]
+    resolution_m: float | None
+    blend_radius: float
+    tile_cells: int
+
+    @property
+    def chart_count(self) -> int:
+        """Number of charts."""
+        return len(self.rasters)
+
+    @property
+    def bounds_m(self) -> tuple[float, float, float, float, float, float] | None:
+        """x0, y0, z0, x1, y1, z1 of the charts' balls, or None when there is no chart."""
+        if not self.rasters:
+            return None
+        reach = (self.scale_m * self.blend_radius)[:, None]
+        lo, hi = (self.anchor_m - reach).min(0), (self.anchor_m + reach).max(0)
+        return tuple(float(x) for x in (*lo, *hi))  # type: ignore[return-value]
+
+    def estimate_cells(self, resolution_m: float | None = None, roi_m: Sequence[float] | None = None) -> int:
+        """Cells that extraction would look at: the cost of a query, before paying it."""
+        step = self._step(resolution_m)
+        if step is None:
+            return 0
+        keep = self._in_roi(_roi(roi_m))
+        area = float((math.pi * (self.scale_m[keep] * self.blend_radius) ** 2).sum()) / 3.0
+        return int(area / step**2 * (2 * _BAND_CELLS + 1))
+
+    def tiles(
+        self,
+        resolution_m: float | None = None,
+        roi_m: Sequence[float] | None = None,
+        cache: TileCache | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Iterator[TileMesh]:
+        """Yield the non-empty tiles of the surface, in lattice order.
+
+        Parameters
+        ----------
+        resolution_m
+            Edge of a marching-cubes cell; None = the scene's default.
+        roi_m
+            x0, y0, z0, x1, y1, z1: only tiles that meet this box.
+        cache
+            Tiles whose charts did not change are taken from here.
+        cancelled
+            Asked between tiles; extraction stops when it returns True.
+
+        Raises
+        ------
+        InvalidInputError
+            A resolution that is not a positive number, or a box with min > max.
+        """
+        step = self._step(resolution_m)
+        roi = _roi(roi_m)
+        if step is None or not self.rasters:
+            return
+        for index, members, signature in self._plan(step, roi):
+            if cancelled is not None and cancelled():
+                return
+            tile = cache.get(step, index, signature) if cache is not None else None
+            if tile is None:
+                tile = self._extract(index, members, step, signature)
+                if cache is not None:
+                    cache.put(tile)
+            if len(tile.triangles):
+                yield tile
+
+    # --- planning --------------------------------------------------------------------------------
+
+    def _step(self, resolution_m: float | None) -> float | None:
+        if resolution_m is None:
+            return self.resolution_m
+        if not (math.isfinite(resolution_m) and resolution_m > 0):
+            raise InvalidInputError(
+                "a resolution in metres, greater than 0", str(resolution_m), "Leave it out for the default."
+            )
+        return float(resolution_m)
+
+    def _in_roi(self, roi: npt.NDArray[np.float64] | None) -> npt.NDArray[np.bool_]:
+        if roi is None:
+            return np.ones(self.chart_count, np.bool_)
+        reach = (self.scale_m * self.blend_radius)[:, None]
+        inside: npt.NDArray[np.bool_] = (
+            (self.anchor_m + reach >= roi[:3]) & (self.anchor_m - reach <= roi[3:])
+        ).all(1)
+        return inside
+
+    def _plan(
+        self, step: float, roi: npt.NDArray[np.float64] | None
+    ) -> Iterator[tuple[tuple[int, int, int], npt.NDArray[np.int64], int]]:
+        """Tiles with the charts that influence them and a signature of those charts' versions."""
+        edge = step * self.tile_cells
+        reach = (self.scale_m * self.blend_radius)[:, None]
+        # One cell of margin: a vertex may move off its edge when it is put on the zero set.
+        lo = np.floor((self.anchor_m - reach - step) / edge).astype(np.int64)
+        hi = np.floor((self.anchor_m + reach + step) / edge).astype(np.int64)
+        if roi is not None:
+            lo = np.maximum(lo, np.floor(roi[:3] / edge).astype(np.int64))
+            hi = np.minimum(hi, np.floor(roi[3:] / edge).astype(np.int64))
+        span = np.maximum(hi - lo + 1, 0)
+        count = span.prod(1)
+        chart = np.repeat(np.arange(self.chart_count), count)
+        if not len(chart):
+            return
+        place = np.arange(len(chart)) - np.repeat(np.cumsum(count) - count, count)
+        s = span[chart]
+        tile = lo[chart] + np.stack(
+            [place // (s[:, 1] * s[:, 2]), place // s[:, 2] % s[:, 1], place % s[:, 2]], 1
+        )
+        order = np.lexsort((chart, tile[:, 2], tile[:, 1], tile[:, 0]))
+        tile, chart = tile[order], chart[order]
+        new = np.concatenate([[True], (np.diff(tile, axis=0) != 0).any(1)])
+        starts = np.flatnonzero(new)
+        token = _mix(chart.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) ^ _mix(self.version[chart].astype(np.uint64)))
+        signature = np.add.reduceat(token, starts)
+        for begin, end, sign in zip(starts, [*starts[1:], len(chart)], signature, strict=True):
+            yield (int(tile[begin, 0]), int(tile[begin, 1]), int(tile[begin, 2])), chart[begin:end], int(sign)
+
+    # --- extraction ------------------------------------------------------------------------------
+
+    def _gather(self, members: npt.NDArray[np.int64]) -> tuple[npt.NDArray[Any], ...]:
+        return (
+            self.anchor_m[members],
+            self.rotation[members],
+            self.scale_m[members],
+            np.stack([self.rasters[c] for c in members]),
+            np.stack([self.supports[c] for c in members]),
+        )
+
+    def _extract(
+        self, index: tuple[int, int, int], members: npt.NDArray[np.int64], step: float, signature: int
+    ) -> TileMesh:
+        charts = self._gather(members)
+        corner = np.array(index, np.int64) * self.tile_cells
+        n = self.tile_cells + 1
+        value = np.zeros((n, n, n))
+        valid = np.zeros((n, n, n), np.uint8)
+        band = _BAND_CELLS * step
+        evaluate_nodes(corner, step, band, self.blend_radius, charts, value, valid)
+        vertices, keys, triangles = march(corner, step, value, valid, triangle_table(), EDGE_CORNER, EDGE_AXIS)
+        normals = np.zeros((len(vertices), 3), np.float32)
+        support = np.zeros(len(vertices), np.float32)
+        refine_vertices(vertices, step, band, self.blend_radius, charts, normals, support)
+        triangles = triangles[(support[triangles] > _MIN_SUPPORT).all(1)]
+        used = np.zeros(len(vertices), np.bool_)
+        used[triangles] = True
+        renumber = np.cumsum(used) - 1
+        origin = corner * step
+        return TileMesh(
+            index=index,
+            resolution_m=step,
+            origin_m=origin,
+            signature=signature,
+            vertices=(vertices[used] - origin).astype(np.float32),
+            normals=normals[used],
+            triangles=renumber[triangles].astype(np.int32),
+            vertex_keys=keys[used],
+        )
+
+
+def _mix(h: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Finaliser of splitmix64, elementwise."""
+    h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return h ^ (h >> np.uint64(31))
+
+
+def _roi(roi_m: Sequence[float] | None) -> npt.NDArray[np.float64] | None:
+    if roi_m is None:
+        return None
+    roi = np.asarray(roi_m, np.float64)
+    if roi.shape != (6,) or not np.isfinite(roi).all() or (roi[:3] > roi[3:]).any():
+        raise InvalidInputError(
+            "a region x0,y0,z0,x1,y1,z1 in metres with min <= max", str(list(np.ravel(roi_m))), "Swap the corners."
+        )
+    return roi
