@@ -1,7 +1,7 @@
 """Automatic lengths: anchor radius, evidence voxel and resolution from the first frame.
 
 A voxel must hold about one measurement (spacing) and be about as fine as the noise allows (sigma):
-finer voxels store noise, coarser ones blur. r = 5 voxels gives a chart some two hundred rows.
+finer voxels store noise, coarser ones blur. r = 4 voxels gives a chart some 130 rows; larger charts over-smooth, smaller ones carry noise.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ __all__ = ["resolve_scale"]
 
 _SPACINGS_PER_VOXEL = 0.85
 _SIGMAS_PER_VOXEL = 1.3
-_VOXELS_PER_RADIUS = 5.0
+_VOXELS_PER_RADIUS = 4.0
 
 
 def resolve_scale(config: SceneConfig, points: OrientedPoints) -> SceneConfig:

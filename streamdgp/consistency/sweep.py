@@ -82,12 +82,14 @@ def make_consistent(atlas: Atlas, regime: Regime, dirty: DirtyCharts, config: Co
             rows = np.flatnonzero(colour[dirty.charts] == shade)
             charts = dirty.charts[rows]
             targets, total = neighbour_rows(atlas, charts, dirty.points[rows], dirty.weights[rows], config.weight)
+            # The penalty stays what it was against the evidence alone: the overlap terms add weight.
+            share = dirty.weights[rows].sum(1) / np.maximum(total.sum(1), 1e-30)
             parameters = regime.refit_to(
                 torch.from_numpy(atlas.columns["parameters"][charts]),
                 torch.from_numpy(dirty.feet[rows]),
                 torch.from_numpy(targets),
                 torch.from_numpy(total),
-                torch.from_numpy(dirty.ridge[rows]),
+                torch.from_numpy(dirty.ridge[rows] * share),
             )
             atlas.store_weights(charts, parameters.cpu().numpy(), rasters_of(regime, parameters))
 

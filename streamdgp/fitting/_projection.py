@@ -10,7 +10,9 @@ from torch import Tensor
 from streamdgp.fitting.raster import project_on_rasters
 from streamdgp.fitting.types import PatchBatch
 
-__all__ = ["foot_points", "weighted_rms"]
+__all__ = ["foot_points", "robust_weights", "weighted_rms"]
+
+_HUBER = 2.5
 
 
 def foot_points(rasters: Tensor, patches: PatchBatch) -> tuple[Tensor, Tensor]:
@@ -44,3 +46,17 @@ def weighted_rms(distance: Tensor, weights: Tensor) -> Tensor:
     """Weighted root-mean-square (C,) of distances (C, N); 0 for a chart without evidence."""
     mass = weights.sum(dim=1)
     return ((weights * distance**2).sum(dim=1) / torch.where(mass > 0, mass, 1.0)).sqrt()
+
+
+def robust_weights(weights: Tensor, distance: Tensor) -> Tensor:
+    """Huber weights (C, N): beyond 2.5 robust standard deviations the influence stops growing.
+
+    The scale is the median of the standardised distances |d| sqrt(w), per chart.
+    """
+    standardised = distance.abs() * weights.sqrt()
+    count = (weights > 0).sum(dim=1)
+    ordered = torch.where(weights > 0, standardised, torch.inf).sort(dim=1).values
+    middle = (count // 2).clamp(max=standardised.shape[1] - 1)
+    median = ordered.gather(1, middle[:, None])
+    limit = _HUBER * 1.4826 * torch.where(torch.isfinite(median), median, 0.0)
+    return weights * torch.where(standardised > limit, limit / standardised.clamp(min=1e-20), 1.0)

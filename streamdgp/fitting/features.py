@@ -63,7 +63,7 @@ class SharedFeatures:
         return SharedFeatures(*(x.to(device) for x in (self.w1, self.w2, self.mix, self.penalty)))
 
 
-def draw_features(width: int, seed: int, keep: float = 1e-5) -> SharedFeatures:
+def draw_features(width: int, seed: int, keep: float = 3e-4) -> SharedFeatures:
     """Draw the hidden layers and build the orthonormal features, deterministically from ``seed``.
 
     ``keep`` is the share of the largest eigenvalue below which a direction is dropped.

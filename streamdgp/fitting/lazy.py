@@ -20,7 +20,8 @@ from streamdgp.transport import assign, squared_distances
 
 __all__ = ["LazyRegime"]
 
-_TRANSPORT_RIDGE = 1e-4
+_TRANSPORT_RIDGE = 1e-3
+_SMOOTHING_RIDGE = 0.03
 _HUBER = 2.5
 
 
@@ -59,7 +60,7 @@ class LazyRegime:
 
     def fit_new(self, patches: PatchBatch) -> FitResult:
         """Plane, transport, regression, projection, regression on all evidence."""
-        return self._regress(patches, self._initial(patches))
+        return self._regress(patches, self._smooth(patches, self._initial(patches)))
 
     def fit_warm(self, patches: PatchBatch, parameters: torch.Tensor) -> FitResult:
         """Project the evidence on the stored charts and regress again."""
@@ -128,6 +129,16 @@ class LazyRegime:
         targets = torch.gather(picked, 1, match[..., None].expand(-1, -1, 3))
         targets = torch.where(backed[..., None], targets, plane.expand_as(targets))
         return self._transport_operator @ targets
+
+    def _smooth(self, patches: PatchBatch, coefficients: torch.Tensor) -> torch.Tensor:
+        """Regress once on all evidence with a large ridge.
+
+        An assignment displaces samples by half their spacing; that jitter must not reach the feet
+        from which cross-validation judges the fit.
+        """
+        feet, _ = self._project(coefficients, patches)
+        ridge = torch.full((len(feet),), _SMOOTHING_RIDGE, device=self.device)
+        return solve_ridge(self.features(feet), patches.points, patches.weights, self.features.penalty, ridge)
 
     def _pick_evidence(self, patches: PatchBatch, plane: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Evidence spread over the patch (C, n, 3), and which samples have evidence near them (C, n)."""

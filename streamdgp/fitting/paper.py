@@ -11,9 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from streamdgp.config import FitConfig
 from streamdgp.errors import InvalidConfigError
 from streamdgp.fitting._projection import foot_points, weighted_rms
 from streamdgp.fitting.raster import RASTER, raster_lattice
@@ -64,11 +67,15 @@ class PaperRegime:
 
     Parameters
     ----------
+    config
+        Settings common to the regimes; none of them applies to the paper's procedure.
     seed
         Of the initial weights (the same for every chart, so that a chart does not depend on its
         batch) and of the parameter samples.
-    config
-        Schedule.
+    device
+        Where to train.
+    schedule
+        Network and epochs.
     transport
         Solver; by default exact assignment where evidence fills the batch, else Sinkhorn.
     """
@@ -76,12 +83,19 @@ class PaperRegime:
     name = "paper"
 
     def __init__(
-        self, seed: int = 0, config: PaperConfig | None = None, transport: TransportConfig | None = None
+        self,
+        config: FitConfig | None = None,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        schedule: PaperConfig | None = None,
+        transport: TransportConfig | None = None,
     ) -> None:
+        self.config = config or FitConfig()
         self.seed = seed
-        self.config = config or PaperConfig()
+        self.device = torch.device(device)
+        self.schedule = schedule or PaperConfig()
         self.transport = transport or TransportConfig()
-        self.spec = NetworkSpec(self.config.hidden, affine=False)
+        self.spec = NetworkSpec(self.schedule.hidden, affine=False)
         self.parameter_count = self.spec.parameter_count
 
     def fit_new(self, patches: PatchBatch) -> FitResult:
@@ -112,7 +126,7 @@ class PaperRegime:
             def loss(points: Tensor) -> Tensor:
                 return (shares[part, :, None] * (points - targets[part]) ** 2).sum()
 
-            return self._adam(rows, feet[part], loss, self.config.consistency_epochs)
+            return self._adam(rows, feet[part], loss, self.schedule.consistency_epochs)
 
         return self._in_batches(train, parameters)
 
@@ -129,9 +143,7 @@ class PaperRegime:
         plane_jacobian = torch.eye(3, 2, dtype=v.dtype, device=v.device)
         points, jacobians = [], []
         for part in self._parts(len(parameters)):
-            value, jacobian = evaluate_with_jacobian(
-                unpack(parameters[part], self.spec), v[part], self.spec
-            )
+            value, jacobian = evaluate_with_jacobian(unpack(parameters[part], self.spec), v[part], self.spec)
             points.append(_plane(v[part]) + value)
             jacobians.append(plane_jacobian + jacobian)
         if not points:
@@ -142,6 +154,10 @@ class PaperRegime:
         """phi on the lattice of V: (C, 33, 33, 3)."""
         lattice = raster_lattice(parameters.device)[None].expand(len(parameters), -1, -1)
         return self.evaluate(parameters, lattice).reshape(-1, RASTER, RASTER, 3)
+
+    def shared_arrays(self) -> dict[str, NDArray[np.float32]]:
+        """Nothing is shared: every chart has all its weights."""
+        return {}
 
     def _fit(self, patches: PatchBatch, start: Tensor) -> FitResult:
         samples = poisson_disk_domain(patches.points.shape[1], self.seed)
@@ -163,7 +179,7 @@ class PaperRegime:
                 return (points - targets).square().sum() / points.shape[1]
 
             samples_of_each = v[None].expand(len(evidence), -1, -1)
-            return self._adam(rows, samples_of_each, wasserstein, self.config.local_epochs)
+            return self._adam(rows, samples_of_each, wasserstein, self.schedule.local_epochs)
 
         parameters = self._in_batches(train, start)
         feet, distance = foot_points(self.rasters(parameters), patches)
@@ -175,7 +191,7 @@ class PaperRegime:
         weights = {
             name: value.detach().clone().requires_grad_() for name, value in unpack(rows, self.spec).items()
         }
-        optimizer = torch.optim.Adam(list(weights.values()), lr=self.config.learning_rate, fused=True)
+        optimizer = torch.optim.Adam(list(weights.values()), lr=self.schedule.learning_rate, fused=True)
         plane = _plane(v)
         with torch.enable_grad():
             for _ in range(epochs):
@@ -189,7 +205,7 @@ class PaperRegime:
         return torch.cat(trained) if trained else start.clone()
 
     def _parts(self, chart_count: int) -> list[slice]:
-        size = self.config.charts_per_batch
+        size = self.schedule.charts_per_batch
         return [slice(begin, min(begin + size, chart_count)) for begin in range(0, chart_count, size)]
 
 

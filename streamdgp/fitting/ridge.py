@@ -20,8 +20,8 @@ import torch
 
 __all__ = ["RidgeFit", "solve_ridge", "solve_ridge_gcv"]
 
-_CANDIDATES = 14
-_SMALLEST, _LARGEST = 1e-6, 1.0
+_CANDIDATES = 16
+_SMALLEST, _LARGEST = 1e-5, 1.0
 _AFFINE = 3
 _JITTER = 1e-6
 

@@ -1,0 +1,61 @@
+"""Reads everything a data directory holds and verifies every checksum."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from streamdgp.errors import NotFoundError, StorageError, StreamdgpError
+from streamdgp.store import AtlasStore, DirectoryLock, FrameLog
+from streamdgp_server.scene_files import SceneFile, scene_ids
+
+__all__ = ["SceneCheck", "check_data"]
+
+
+@dataclass(frozen=True)
+class SceneCheck:
+    """What was found in one scene; ``fault`` is empty when it is intact."""
+
+    scene_id: str
+    revisions: int = 0
+    log_records: int = 0
+    fault: str = ""
+
+
+def check_data(data: Path, *, all_revisions: bool = False) -> Iterator[SceneCheck]:
+    """Check every scene: the log whole, and the newest revision (or all of them).
+
+    Raises
+    ------
+    NotFoundError
+        ``data`` is no data directory.
+    StorageError
+        A server holds it.
+    """
+    scenes = data / "scenes"
+    if not scenes.is_dir():
+        raise NotFoundError(f"a data directory with scenes in {data}", "none", "Check the path.")
+    with DirectoryLock(data):
+        for scene_id in scene_ids(scenes):
+            yield _check_scene(scenes / scene_id, all_revisions=all_revisions)
+
+
+def _check_scene(directory: Path, *, all_revisions: bool) -> SceneCheck:
+    try:
+        SceneFile.read(directory)
+        with FrameLog(directory / "log") as log:
+            record_count, end = log.verify(), log.end_position
+        store = AtlasStore.open(directory / "atlas", read_only=True)
+        latest = store.latest_revision
+        for info in store.revisions() if all_revisions else store.revisions()[-1:]:
+            position = int(store.read(info.revision).log_position["next"])
+            if position > end:
+                raise StorageError(
+                    f"a log of at least {position} records, which revision {info.revision} includes",
+                    str(end),
+                    "Restore the log from a copy.",
+                )
+    except StreamdgpError as error:
+        return SceneCheck(directory.name, fault=str(error))
+    return SceneCheck(directory.name, latest, record_count)

@@ -1,0 +1,123 @@
+"""``streamdgp-server``: serve scenes, check a data directory."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from streamdgp.errors import StreamdgpError
+from streamdgp_server.address import split_address
+
+__all__ = ["main"]
+
+_EXAMPLES = """
+\b
+Examples:
+  streamdgp-server serve --data ./data
+  streamdgp-server serve --data ./data --listen 0.0.0.0:50051 --threads 4
+  streamdgp-server serve --data ./data --listen 127.0.0.1:0        # any free port
+  streamdgp-server check ./data
+"""
+
+
+@click.group(epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="streamdgp")
+def main() -> None:
+    """Keep surfaces up to date while frames stream in, and answer queries about them."""
+
+
+@main.command(epilog="\b\nExample:\n  streamdgp-server serve --data ./data --listen 127.0.0.1:50051")
+@click.option(
+    "--data", type=click.Path(file_okay=False, path_type=Path), required=True, help="Directory of the scenes."
+)
+@click.option(
+    "--listen",
+    default="127.0.0.1:50051",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="Address to serve on; port 0 takes a free one. There is no authentication: stay on loopback, "
+    "or on a network you trust.",
+)
+@click.option("--device", default="cpu", show_default=True, help="Where charts are fitted: cpu or cuda.")
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 1024),
+    default=None,
+    help="Threads of one fit. Default: the processors less one, which is left to ingest and queries.",
+)
+@click.option(
+    "--max-cells",
+    type=click.IntRange(1000),
+    default=None,
+    help="Refuse mesh queries that would visit more lattice cells. Default: 100 million.",
+)
+@click.option("-v", "--verbose", count=True, help="Log more: -v what happens, -vv every frame.")
+def serve(
+    data: Path, listen: str, device: str, threads: int | None, max_cells: int | None, verbose: int
+) -> None:
+    """Serve the scenes under --data until interrupted.
+
+    Prints one line with the address when it is ready. On Ctrl-C or SIGTERM it finishes the frames in
+    hand, commits and exits; frames that are durable but not yet fitted are fitted after the next start.
+    """
+    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for name in ("streamdgp", "streamdgp_server"):
+        logging.getLogger(name).setLevel(level)
+    try:
+        split_address(listen)
+    except StreamdgpError as error:
+        raise click.ClickException(str(error)) from error
+    # grpc's own complaint about a port in use would come on top of ours. Read when grpc is first imported.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # Loading the engine takes seconds; --help must not.
+    import torch
+
+    from streamdgp_server.app import serve as run_server
+    from streamdgp_server.options import ServerOptions
+
+    torch.set_num_threads(threads or max(1, len(os.sched_getaffinity(0)) - 1))
+    options = ServerOptions(data=data, device=device)
+    if max_cells is not None:
+        options = replace(options, max_cells=max_cells)
+    try:
+        asyncio.run(
+            run_server(
+                options,
+                listen,
+                lambda address: click.echo(f"streamdgp-server ready on {address}, data in {data}"),
+            )
+        )
+    except StreamdgpError as error:
+        raise click.ClickException(str(error)) from error
+
+
+@main.command()
+@click.argument("data", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--all-revisions", is_flag=True, help="Read every revision, not only the newest.")
+def check(data: Path, all_revisions: bool) -> None:
+    """Verify every checksum under DATA. Exits with 1 when something is damaged.
+
+    \b
+    Example:
+      streamdgp-server check ./data --all-revisions
+    """
+    from streamdgp_server.check import check_data
+
+    faults = 0
+    try:
+        for found in check_data(data, all_revisions=all_revisions):
+            faults += bool(found.fault)
+            click.echo(
+                f"{found.scene_id}: "
+                + (found.fault or f"intact, {found.revisions} revisions, {found.log_records} log records")
+            )
+    except StreamdgpError as error:
+        raise click.ClickException(str(error)) from error
+    if faults:
+        raise click.ClickException(f"{faults} damaged scenes")

@@ -1,0 +1,192 @@
+"""The thread that turns logged frames into committed, published revisions.
+
+It reads frames from the log, not from a queue: a backlog costs disk, not memory, and a restart
+replays through the same code. Only this thread touches the reconstructor and commits to the store.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from streamdgp.errors import InvalidInputError
+from streamdgp.frames import Frame
+from streamdgp.reconstructor import Reconstructor
+from streamdgp.store import AtlasStore, FrameLog, LogRecord, RecordKind
+from streamdgp.surface import SurfaceSnapshot
+
+__all__ = ["CommitPolicy", "FitCallbacks", "FitWorker", "PublishedRevision"]
+
+_LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PublishedRevision:
+    """What queries see: an immutable surface, and how far into the log it reaches.
+
+    ``applied_position``: every log record before it is in this revision, or was rejected.
+    """
+
+    revision: int
+    surface: SurfaceSnapshot
+    applied_position: int
+    frame_count: int
+    surfel_count: int
+    config: dict[str, Any]
+
+    @classmethod
+    def of(cls, reconstructor: Reconstructor, revision: int, applied_position: int) -> PublishedRevision:
+        """What the reconstructor shows now."""
+        return cls(
+            revision,
+            reconstructor.surface(),
+            applied_position,
+            reconstructor.frame_count,
+            reconstructor.surfel_count,
+            reconstructor.config.to_dict() if reconstructor.frame_count else {},
+        )
+
+
+@dataclass(frozen=True)
+class CommitPolicy:
+    """When to commit. The atlas after a frame does not depend on it, only how often it is seen."""
+
+    max_frames: int = 20
+    """Commit after so many frames at the latest."""
+    max_seconds: float = 1.0
+    """Commit when the last commit is so long ago, frames waiting or not."""
+    idle_seconds: float = 0.15
+    """Commit when no frame waits and the last commit is so long ago."""
+
+
+@dataclass(frozen=True)
+class FitCallbacks:
+    """Called from the fit thread."""
+
+    published: Callable[[PublishedRevision], None]
+    rejected: Callable[[LogRecord, InvalidInputError], None]
+    failed: Callable[[Exception], None]
+
+
+class FitWorker:
+    """Applies a scene's log to its reconstructor.
+
+    Parameters
+    ----------
+    published
+        The revision to start from; its ``applied_position`` is where replay begins.
+    decode
+        Turns a log payload into a frame; raises :class:`InvalidInputError`.
+    slot
+        Held while a frame is integrated: scenes share the processors.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        log: FrameLog,
+        store: AtlasStore,
+        reconstructor: Reconstructor,
+        published: PublishedRevision,
+        *,
+        decode: Callable[[bytes], Frame],
+        slot: threading.Semaphore,
+        callbacks: FitCallbacks,
+        policy: CommitPolicy | None = None,
+    ) -> None:
+        self._log, self._store, self._reconstructor = log, store, reconstructor
+        self._published = published
+        self._decode, self._slot, self._callbacks = decode, slot, callbacks
+        self._policy = policy or CommitPolicy()
+        self._position = published.applied_position
+        self._uncommitted_frames = 0
+        self._last_commit_s = 0.0
+        self._more = threading.Condition()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name=f"fit-{name}")
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def notify(self) -> None:
+        """There are new records in the log."""
+        with self._more:
+            self._more.notify()
+
+    def stop(self) -> None:
+        """Finish the frame in hand, commit, end the thread; blocks until it has ended."""
+        with self._more:
+            self._stopping = True
+            self._more.notify()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                if self._position < self._log.end_position:
+                    self._apply(self._log.read(self._position))
+                    if self._is_commit_due():
+                        self._publish()
+                else:
+                    self._rest()
+            self._publish()
+        except Exception as error:
+            _LOGGER.exception("fitting stopped at log record %d", self._position)
+            self._callbacks.failed(error)
+
+    def _apply(self, record: LogRecord) -> None:
+        """Integrate one record of the log, in order."""
+        if record.kind is RecordKind.FRAME:
+            try:
+                frame = self._decode(record.payload)
+                with self._slot:
+                    report = self._reconstructor.integrate(frame)
+                self._uncommitted_frames += 1
+                _LOGGER.debug("frame %s/%d: %s", record.producer, record.sequence, report)
+            except InvalidInputError as error:
+                self._callbacks.rejected(record, error)
+        self._position = record.position + 1
+
+    def _is_commit_due(self) -> bool:
+        return (
+            self._uncommitted_frames >= self._policy.max_frames
+            or time.monotonic() - self._last_commit_s >= self._policy.max_seconds
+        )
+
+    def _rest(self) -> None:
+        """No frame waits: commit if it is time, else wait for a frame or for that time."""
+        remaining = self._policy.idle_seconds - (time.monotonic() - self._last_commit_s)
+        if self._position > self._published.applied_position and remaining <= 0:
+            self._publish()
+        with self._more:
+            if not self._stopping and self._position >= self._log.end_position:
+                is_published = self._position == self._published.applied_position
+                self._more.wait(None if is_published else max(remaining, 0.001))
+
+    def _publish(self) -> None:
+        """Commit what changed, if anything did, and let queries see it."""
+        if self._position == self._published.applied_position:
+            return
+        published = replace(self._published, applied_position=self._position)
+        if self._uncommitted_frames:
+            changes = self._reconstructor.changes()
+            published = PublishedRevision.of(
+                self._reconstructor, self._store.latest_revision + 1, self._position
+            )
+            self._store.commit(
+                changes,
+                {"next": self._position},
+                frames=published.frame_count,
+                charts=published.surface.chart_count,
+            )
+            self._reconstructor.mark_committed()
+            self._uncommitted_frames = 0
+        self._published = published
+        self._last_commit_s = time.monotonic()
+        self._callbacks.published(published)

@@ -1,0 +1,132 @@
+"""IngestService: the bidirectional stream of frames, and where a producer stands."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import grpc
+
+from streamdgp.config import SceneConfig
+from streamdgp.errors import AlreadyExistsError, InvalidInputError, NotFoundError
+from streamdgp.v1 import common_pb2, ingest_service_pb2, ingest_service_pb2_grpc
+from streamdgp.wire import check_name, config_from_proto, parse_scene_name
+from streamdgp_server.handling import page_bounds, reports_errors, streams_errors
+from streamdgp_server.ingest_session import IngestSession
+from streamdgp_server.registry import SceneRegistry
+from streamdgp_server.scene_engine import SceneEngine
+
+__all__ = ["IngestServicer"]
+
+_MAX_PAGE = 10_000
+_Requests = AsyncIterator[ingest_service_pb2.IngestRequest]
+_Context = grpc.aio.ServicerContext[ingest_service_pb2.IngestRequest, ingest_service_pb2.IngestResponse]
+
+
+class IngestServicer(ingest_service_pb2_grpc.IngestServiceServicer):
+    """Takes frames in. See the comments of ``ingest_service.proto`` for the protocol."""
+
+    def __init__(self, registry: SceneRegistry) -> None:
+        self._registry = registry
+
+    @streams_errors
+    async def Ingest(
+        self, requests: _Requests, context: _Context
+    ) -> AsyncIterator[ingest_service_pb2.IngestResponse]:
+        """Answer ``open``, then say how far frames are until the client is done."""
+        first = await anext(requests, None)
+        if first is None or first.WhichOneof("request") != "open":
+            raise InvalidInputError(
+                "an IngestOpen as first request", "something else", "Open the stream first."
+            )
+        producer = check_name(first.open.producer_id, "a producer_id")
+        engine, is_created = await self._engine(first.open)
+        session = await IngestSession.open(engine, producer, first.open.epoch)
+        reader = asyncio.create_task(_read(session, requests))
+        reader.add_done_callback(lambda _: session.advanced())
+        try:
+            yield ingest_service_pb2.IngestResponse(
+                header=session.header(), opened=session.opened(is_created=is_created)
+            )
+            while True:
+                session.changed.clear()
+                for response in session.responses():
+                    yield response
+                session.require_current()
+                if reader.done():
+                    reader.result()
+                    if session.is_settled and not session.changed.is_set():
+                        return
+                await session.changed.wait()
+        finally:
+            session.close()
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+
+    @reports_errors
+    async def GetIngestStatus(
+        self,
+        request: ingest_service_pb2.GetIngestStatusRequest,
+        context: _Context,
+    ) -> ingest_service_pb2.GetIngestStatusResponse:
+        """Tell where a producer stands and what its numbers were."""
+        engine = await self._registry.get(parse_scene_name(request.scene))
+        producer = check_name(request.producer_id, "a producer_id")
+        ledger = engine.ledger(producer)
+        start, stop, token = page_bounds(
+            request.page_size,
+            request.page_token,
+            ledger.durable_sequence,
+            default=_MAX_PAGE,
+            maximum=_MAX_PAGE,
+        )
+        applied = ledger.applied_sequence(engine.published.applied_position)
+        return ingest_service_pb2.GetIngestStatusResponse(
+            header=common_pb2.ResponseHeader(revision=engine.published.revision),
+            progress=ingest_service_pb2.IngestProgress(
+                durable_sequence_number=ledger.durable_sequence,
+                applied_sequence_number=min(applied, ledger.durable_sequence),
+            ),
+            epoch=ledger.epoch,
+            records=[
+                ingest_service_pb2.FrameRecord(
+                    sequence_number=number,
+                    source_id=entry.source_id,
+                    source_crc32c=entry.source_crc32c,
+                    rejected_reason=entry.rejected_reason,
+                )
+                for number, entry in enumerate(ledger.entries[start:stop], start + 1)
+            ],
+            next_page_token=token,
+        )
+
+    async def _engine(self, request: ingest_service_pb2.IngestOpen) -> tuple[SceneEngine, bool]:
+        scene_id = parse_scene_name(request.scene)
+        try:
+            return await self._registry.get(scene_id), False
+        except NotFoundError:
+            if not request.create_if_missing:
+                raise
+        try:
+            config = SceneConfig.from_dict(config_from_proto(request.config))
+            return await self._registry.create(scene_id, config), True
+        except AlreadyExistsError:  # another producer was faster
+            return await self._registry.get(scene_id), False
+
+
+async def _read(session: IngestSession, requests: _Requests) -> None:
+    """Hand over what the client sends, in order, until it half-closes."""
+    async for request in requests:
+        session.require_current()
+        match request.WhichOneof("request"):
+            case "frames":
+                for frame in request.frames.frames:
+                    await session.take_frame(frame)
+            case "part":
+                await session.take_part(request.part)
+            case other:
+                raise InvalidInputError(
+                    "frames or a part after the open",
+                    str(other),
+                    "Open a stream only once; send frames then.",
+                )

@@ -1,0 +1,30 @@
+"""What a server can be told; every default lives here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from streamdgp_server.fit_worker import CommitPolicy
+
+__all__ = ["ServerOptions"]
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """Settings of a server process."""
+
+    data: Path
+    """Directory that holds the scenes; made if missing."""
+    device: str = "cpu"
+    """Where charts are fitted: ``cpu``, ``cuda``, ``cuda:0``."""
+    max_cells: int = 100_000_000
+    """A mesh query that would visit more lattice cells is refused."""
+    tile_cache_bytes: int = 256 * 1024 * 1024
+    """Extracted tiles kept in memory, per scene."""
+    max_pending_bytes: int = 64 * 1024 * 1024
+    """Frames received and not yet durable, per scene; beyond it the server stops reading."""
+    max_credit: int = 256
+    """Frames a producer may send ahead of the durable ones."""
+    commit: CommitPolicy = field(default_factory=CommitPolicy)
+    """When fitted frames become a revision."""

@@ -1,0 +1,311 @@
+"""One open scene: its log, its atlas, its fit thread, and the revision that queries see."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from streamdgp.errors import InvalidInputError, NotFoundError, StorageError, StreamdgpError
+from streamdgp.frames import Frame
+from streamdgp.reconstructor import Reconstructor
+from streamdgp.store import AtlasStore, FrameLog, LogRecord, RecordKind, RevisionInfo
+from streamdgp.surface import TileCache
+from streamdgp.v1 import frame_pb2
+from streamdgp.wire import frame_from_proto
+from streamdgp_server.fit_worker import FitCallbacks, FitWorker, PublishedRevision
+from streamdgp_server.ledger import FrameEntry, ProducerLedger
+from streamdgp_server.log_writer import LogWriter
+from streamdgp_server.options import ServerOptions
+from streamdgp_server.scene_files import SceneFile
+
+__all__ = ["IngestListener", "OpenedScene", "SceneEngine", "decode_frame", "open_scene"]
+
+_LOGGER = logging.getLogger(__name__)
+_OLD_REVISIONS_KEPT = 4
+
+
+class IngestListener(Protocol):
+    """What an engine tells an open ingest stream."""
+
+    def advanced(self) -> None:
+        """Something became durable or applied, or the scene is ending."""
+
+    def refused(self, sequence: int, error: StreamdgpError, *, is_consumed: bool = True) -> None:
+        """A frame was refused."""
+
+
+def decode_frame(payload: bytes) -> Frame:
+    """The frame in a log record; raises :class:`streamdgp.errors.InvalidFrameError`."""
+    return frame_from_proto(frame_pb2.Frame.FromString(payload))
+
+
+@dataclass(frozen=True)
+class OpenedScene:
+    """A scene's files, read and checked; made off the event loop."""
+
+    scene_id: str
+    directory: Path
+    file: SceneFile
+    log: FrameLog
+    store: AtlasStore
+    reconstructor: Reconstructor
+    published: PublishedRevision
+    ledgers: dict[str, ProducerLedger]
+
+    def close(self) -> None:
+        """Close the files of a scene that is not used after all."""
+        self.log.close()
+        self.store.close()
+
+
+def open_scene(directory: Path, device: str) -> OpenedScene:
+    """Open a scene at its newest revision. Blocks; takes as long as reading the atlas does.
+
+    Raises
+    ------
+    StorageError
+        Something is damaged, or the log ends before what the atlas includes.
+    """
+    file = SceneFile.read(directory)
+    log = FrameLog(directory / "log")
+    store: AtlasStore | None = None
+    try:
+        atlas = directory / "atlas"
+        try:
+            store = AtlasStore.open(atlas)
+        except NotFoundError:
+            store = AtlasStore.create(atlas)
+        reconstructor, position = _restore(file, store, device)
+        if position > log.end_position:
+            raise StorageError(
+                f"a log of at least {position} records in {log.directory}, which revision "
+                f"{store.latest_revision} includes",
+                str(log.end_position),
+                "Restore the log from a copy.",
+            )
+        ledgers = ProducerLedger.from_log(
+            (record, log.read(record.position).payload.decode("utf-8", "replace"))
+            if record.kind is RecordKind.REJECTION
+            else (record, "")
+            for record in log.records_without_payload()
+        )
+    except BaseException:
+        log.close()
+        if store is not None:
+            store.close()
+        raise
+    published = PublishedRevision.of(reconstructor, store.latest_revision, position)
+    return OpenedScene(directory.name, directory, file, log, store, reconstructor, published, ledgers)
+
+
+def _restore(file: SceneFile, store: AtlasStore, device: str) -> tuple[Reconstructor, int]:
+    """The reconstructor of the newest revision, and the log position after it."""
+    if store.latest_revision == 0:
+        return Reconstructor(file.config, device=device), 0
+    stored = store.read()
+    return Reconstructor.restore(stored.state, device=device), int(stored.log_position["next"])
+
+
+class SceneEngine:
+    """An open scene. All methods are for the event loop unless they say otherwise.
+
+    Parameters
+    ----------
+    io_executor
+        For appending to the log.
+    slot
+        Shared by the fit threads of all scenes.
+    on_log_failure
+        Called when the disk refused frames.
+    """
+
+    def __init__(
+        self,
+        opened: OpenedScene,
+        options: ServerOptions,
+        io_executor: Executor,
+        slot: threading.Semaphore,
+        on_log_failure: Callable[[StorageError], None],
+    ) -> None:
+        self.scene_id = opened.scene_id
+        self.file = opened.file
+        self.log = opened.log
+        self.store = opened.store
+        self.published = opened.published
+        self.tile_cache = TileCache(options.tile_cache_bytes)
+        self.failure: StreamdgpError | None = None
+        self.closing: StreamdgpError | None = None
+        self._ledgers = opened.ledgers
+        self._options = options
+        self._on_log_failure = on_log_failure
+        self._listeners: dict[str, IngestListener] = {}
+        self._old: OrderedDict[int, PublishedRevision] = OrderedDict()
+        self._old_guard = threading.Lock()
+        self.io_executor = io_executor
+        self.writer = LogWriter(self.log, io_executor, max_pending_bytes=options.max_pending_bytes)
+        loop = asyncio.get_running_loop()
+        self._worker = FitWorker(
+            self.scene_id,
+            self.log,
+            self.store,
+            opened.reconstructor,
+            opened.published,
+            decode=decode_frame,
+            slot=slot,
+            callbacks=FitCallbacks(
+                published=lambda revision: _call(loop, self._on_published, revision),
+                rejected=lambda record, error: _call(loop, self._on_rejected, record, error),
+                failed=lambda error: _call(loop, self._on_failed, error),
+            ),
+            policy=options.commit,
+        )
+        self._worker.start()
+
+    def ledger(self, producer: str) -> ProducerLedger:
+        """A producer's numbers; an empty ledger for one never seen."""
+        return self._ledgers.setdefault(producer, ProducerLedger())
+
+    def rejected_count(self) -> int:
+        """Frames refused so far, by all producers."""
+        return sum(
+            bool(entry.rejected_reason) for ledger in self._ledgers.values() for entry in ledger.entries
+        )
+
+    def attach(self, producer: str, listener: IngestListener) -> None:
+        """Make a stream the producer's current one; the one before ends."""
+        former = self._listeners.get(producer)
+        self._listeners[producer] = listener
+        if former is not None:
+            former.advanced()
+
+    def detach(self, producer: str, listener: IngestListener) -> None:
+        """A stream has ended."""
+        if self.is_attached(producer, listener):
+            del self._listeners[producer]
+
+    def is_attached(self, producer: str, listener: IngestListener) -> bool:
+        """Whether a stream is the producer's current one."""
+        return self._listeners.get(producer) is listener
+
+    def credit(self, frame_bytes: int) -> int:
+        """How many frames of this size may be sent ahead of the durable ones."""
+        return max(1, min(self._options.max_credit, self._options.max_pending_bytes // frame_bytes))
+
+    def require_usable(self) -> None:
+        """Raise what keeps the scene from taking frames, if anything does."""
+        for error in (self.closing, self.failure, self.writer.failure):
+            if error is not None:
+                raise error
+
+    def append(self, record: LogRecord, entry: FrameEntry | None = None) -> asyncio.Future[LogRecord]:
+        """Queue a record; when it is durable its entry, the fit thread and the listeners are told."""
+        future = self.writer.submit(record)
+
+        def on_durable(done: asyncio.Future[LogRecord]) -> None:
+            if self.writer.failure is not None:
+                done.exception()
+                self._on_log_failure(self.writer.failure)
+            elif not done.cancelled():
+                if entry is not None:
+                    entry.position = done.result().position
+                self._worker.notify()
+            self._notify()
+
+        future.add_done_callback(on_durable)
+        return future
+
+    def revision_at(self, revision: int) -> PublishedRevision:
+        """A revision (0: the newest). Blocks while an older one is read; any thread.
+
+        Raises
+        ------
+        NotFoundError
+            No such revision.
+        StorageError
+            The revision is damaged.
+        """
+        published = self.published
+        if revision in (0, published.revision):
+            return published
+        if revision < 0:
+            raise InvalidInputError("a revision of 0 (the newest) or more", str(revision), "Leave it out.")
+        if revision > published.revision:
+            raise NotFoundError(
+                f"a revision up to {published.revision}",
+                str(revision),
+                "List the revisions, or leave it out.",
+            )
+        with self._old_guard:
+            seen = self._old.get(revision)
+            if seen is None:
+                stored = self.store.read(revision)
+                reconstructor = Reconstructor.restore(stored.state, device=self._options.device)
+                seen = PublishedRevision.of(reconstructor, revision, int(stored.log_position["next"]))
+                self._old[revision] = seen
+                if len(self._old) > _OLD_REVISIONS_KEPT:
+                    self._old.popitem(last=False)
+            self._old.move_to_end(revision)
+        return seen
+
+    def revisions(self) -> list[RevisionInfo]:
+        """Published revisions, oldest first."""
+        return [info for info in self.store.revisions() if info.revision <= self.published.revision]
+
+    async def close(self, reason: StreamdgpError) -> None:
+        """End ingest streams with ``reason``, finish the frame in hand, commit, close the files."""
+        self.closing = reason
+        self._notify()
+        await asyncio.to_thread(self._worker.stop)
+        await self.writer.close()
+        self.log.close()
+        self.store.close()
+
+    def _on_published(self, published: PublishedRevision) -> None:
+        self.published = published
+        self._notify()
+
+    def _on_rejected(self, record: LogRecord, error: InvalidInputError) -> None:
+        """A frame that decoded could not be integrated: remember why, once."""
+        entry = self.ledger(record.producer).entries[record.sequence - 1]
+        if entry.rejected_reason:
+            return
+        entry.rejected_reason = f"{error.reason}: {error}"
+        _LOGGER.info("%s: frame %s/%d refused: %s", self.scene_id, record.producer, record.sequence, error)
+        self.append(
+            LogRecord(
+                RecordKind.REJECTION,
+                record.producer,
+                record.epoch,
+                record.sequence,
+                record.source,
+                record.source_checksum,
+                entry.rejected_reason.encode(),
+            )
+        )
+        listener = self._listeners.get(record.producer)
+        if listener is not None:
+            listener.refused(record.sequence, error)
+
+    def _on_failed(self, error: Exception) -> None:
+        self.failure = StorageError(
+            f"scene {self.scene_id} fitting its frames",
+            f"{type(error).__name__}: {error}",
+            "Queries still show the last revision; see the server's log, then restart it.",
+        )
+        self._notify()
+
+    def _notify(self) -> None:
+        for listener in tuple(self._listeners.values()):
+            listener.advanced()
+
+
+def _call(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *arguments: object) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(function, *arguments)

@@ -1,0 +1,1 @@
+"""The command ``streamdgp``: reconstruct from files, simulate scans, evaluate meshes."""

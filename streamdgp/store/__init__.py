@@ -1,0 +1,21 @@
+"""What is kept on disk: the atlas (zarr on Icechunk) and the log of frames.
+
+The store knows nothing of fitting; it takes tables, arrays and metadata
+(:class:`streamdgp.atlas.changes.AtlasChanges`) and gives back the same bits. The schema is
+described in ``docs/storage.md``.
+"""
+
+from streamdgp.store._durable import DirectoryLock
+from streamdgp.store._records import LogRecord, RecordKind
+from streamdgp.store.atlas_store import AtlasStore, RevisionInfo, StoredRevision
+from streamdgp.store.frame_log import FrameLog
+
+__all__ = [
+    "AtlasStore",
+    "DirectoryLock",
+    "FrameLog",
+    "LogRecord",
+    "RecordKind",
+    "RevisionInfo",
+    "StoredRevision",
+]

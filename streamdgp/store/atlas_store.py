@@ -1,0 +1,393 @@
+"""The atlas in zarr v3 on Icechunk: one atomic commit per revision, any revision readable.
+
+Layout of a revision (``docs/storage.md`` has the whole of it)::
+
+    /                         attributes: schema, revision, created, log_position, metadata, ...
+    /tables/<table>/<column>  one array per column, chunked by pages of rows
+    /arrays/<name>            small arrays, replaced whole
+
+Every array has the codecs bytes, zstd (level 1) and crc32c, and no shards.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import itertools
+import logging
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import icechunk
+import numpy as np
+import numpy.typing as npt
+import zarr
+from zarr.codecs import Crc32cCodec, ZstdCodec
+
+from streamdgp.atlas.changes import AtlasChanges, AtlasState, TableChange
+from streamdgp.errors import AlreadyExistsError, NotFoundError, StorageError
+from streamdgp.store._durable import DirectoryLock, sweep_unfinished_objects, sync_directory, sync_filesystem
+from streamdgp.store._paging import page_rows, page_runs
+
+__all__ = ["SCHEMA_NAME", "SCHEMA_VERSION", "AtlasStore", "RevisionInfo", "StoredRevision"]
+
+SCHEMA_NAME = "streamdgp-atlas"
+SCHEMA_VERSION = 1
+_BRANCH = "main"
+_LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RevisionInfo:
+    """One line of the history. ``created`` is UTC; ``frames`` and ``charts`` are totals at that revision."""
+
+    revision: int
+    created: datetime.datetime
+    frames: int
+    charts: int
+    snapshot_id: str
+    message: str
+
+
+@dataclass(frozen=True)
+class StoredRevision:
+    """A revision as read back. ``log_position`` is what the committer passed, unchanged."""
+
+    revision: int
+    state: AtlasState
+    log_position: dict[str, Any]
+    created: datetime.datetime
+
+
+class AtlasStore:
+    """The committed revisions of one scene's atlas. One writer; any number of reading threads.
+
+    Use :meth:`create` or :meth:`open`. Revision numbers start at 1 and grow by one; a store without
+    a commit is at revision 0, which cannot be read.
+    """
+
+    def __init__(self, path: Path, repository: icechunk.Repository, lock: DirectoryLock | None) -> None:
+        self.path = path
+        self._repository = repository
+        self._lock = lock
+        self._guard = threading.Lock()
+        self._failed = False
+        self._array_digests: dict[str, str] = {}
+        self._history: list[RevisionInfo] = self._read_history()
+
+    @classmethod
+    def create(cls, path: Path) -> Self:
+        """Make an empty store in ``path`` (a directory made if missing) and open it for writing.
+
+        Raises
+        ------
+        AlreadyExistsError
+            There is a store already.
+        StorageError
+            The directory is locked or cannot be written.
+        """
+        path = Path(path)
+        lock = DirectoryLock(path)
+        if _exists(path):
+            lock.release()
+            raise AlreadyExistsError(
+                f"no atlas in {path}", "one that exists", "Open it, or choose another path."
+            )
+        try:
+            repository = icechunk.Repository.create(_storage(path))
+            sync_filesystem(path)
+            sync_directory(path)
+            return cls(path, repository, lock)
+        except icechunk.IcechunkError as error:
+            lock.release()
+            raise _damaged(path, "created", error) from error
+
+    @classmethod
+    def open(cls, path: Path, *, read_only: bool = False) -> Self:
+        """Open an existing store at its newest revision.
+
+        Opening for writing takes the lock and removes what a killed writer left unfinished.
+
+        Raises
+        ------
+        NotFoundError
+            There is no store in ``path``.
+        StorageError
+            The store is locked, damaged, or of a newer schema.
+        """
+        path = Path(path)
+        if not _exists(path):
+            raise NotFoundError(f"an atlas in {path}", "none", "Create one, or check the path.")
+        lock = None if read_only else DirectoryLock(path)
+        try:
+            if lock is not None:
+                sweep_unfinished_objects(path)
+            return cls(path, icechunk.Repository.open(_storage(path)), lock)
+        except StorageError:
+            _release(lock)
+            raise
+        except icechunk.IcechunkError as error:
+            _release(lock)
+            raise _damaged(path, "opened", error) from error
+
+    def close(self) -> None:
+        """Release the lock; the object must not be used for commits afterwards."""
+        _release(self._lock)
+        self._lock = None
+
+    @property
+    def latest_revision(self) -> int:
+        """The newest revision; 0 before the first commit."""
+        return self._history[-1].revision if self._history else 0
+
+    def revisions(self) -> list[RevisionInfo]:
+        """All revisions, oldest first."""
+        return list(self._history)
+
+    def commit(
+        self,
+        changes: AtlasChanges,
+        log_position: dict[str, Any],
+        message: str = "",
+        *,
+        frames: int = 0,
+        charts: int = 0,
+    ) -> int:
+        """Write one revision, atomically and durably, and return its number.
+
+        Tables and arrays that ``changes`` leaves out stay as they were; metadata is replaced whole.
+        A failed commit leaves the store at the revision before.
+
+        Parameters
+        ----------
+        log_position
+            JSON-able; says which log records the revision includes.
+        frames, charts
+            Totals for the history.
+
+        Raises
+        ------
+        StorageError
+            The store is read-only, damaged, or the disk refused.
+        """
+        if self._lock is None:
+            raise StorageError(
+                "a store opened for writing", "one opened read-only or closed", "Open it again."
+            )
+        if self._failed:
+            raise StorageError(
+                "a store whose last commit ended well", "one that failed", "Restart the process."
+            )
+        revision = self.latest_revision + 1
+        created = datetime.datetime.now(datetime.UTC)
+        try:
+            session = self._repository.writable_session(_BRANCH)
+            root = zarr.open_group(session.store, mode="a", zarr_format=3)
+            for name, table in changes.tables.items():
+                _write_table(root, name, table)
+            digests = {
+                name: _write_array(root, name, array, self._array_digests.get(name))
+                for name, array in changes.arrays.items()
+            }
+            root.attrs.put(
+                {
+                    "schema": SCHEMA_NAME,
+                    "schema_version": SCHEMA_VERSION,
+                    "revision": revision,
+                    "created": created.isoformat(),
+                    "frames": frames,
+                    "charts": charts,
+                    "log_position": log_position,
+                    "metadata": changes.metadata,
+                }
+            )
+            snapshot_id = session.commit(
+                message or f"revision {revision}",
+                metadata={
+                    "revision": revision,
+                    "created": created.isoformat(),
+                    "frames": frames,
+                    "charts": charts,
+                },
+            )
+            sync_filesystem(self.path)
+        except (icechunk.IcechunkError, OSError, StorageError) as error:
+            # Whether the branch moved is unknown: only opening the store again tells.
+            self._failed = True
+            raise _damaged(self.path, f"given revision {revision}", error) from error
+        self._array_digests.update(digests)
+        info = RevisionInfo(revision, created, frames, charts, snapshot_id, message or f"revision {revision}")
+        with self._guard:
+            self._history.append(info)
+        _LOGGER.debug("committed revision %d (%s)", revision, snapshot_id)
+        return revision
+
+    def read(self, revision: int | None = None) -> StoredRevision:
+        """Read a revision whole; None is the newest. The arrays are fresh copies.
+
+        Raises
+        ------
+        NotFoundError
+            No such revision.
+        StorageError
+            A checksum does not match, or an object is missing; the message names the array.
+        """
+        info = self._find(revision)
+        where = f"revision {info.revision}"
+        try:
+            session = self._repository.readonly_session(snapshot_id=info.snapshot_id)
+            root = zarr.open_group(session.store, mode="r", zarr_format=3)
+            attributes: dict[str, Any] = dict(root.attrs.asdict())
+            _check_schema(self.path, attributes)
+            tables: dict[str, dict[str, npt.NDArray[Any]]] = {}
+            for name, group in _members(root, "tables"):
+                where = f"revision {info.revision}, table {name}"
+                tables[name] = {}
+                for column, array in sorted(group.arrays()):
+                    where = f"revision {info.revision}, table {name}, column {column}"
+                    tables[name][column] = np.asarray(array[...])
+            arrays: dict[str, npt.NDArray[Any]] = {}
+            if "arrays" in root:
+                for name, array in sorted(zarr.open_group(root.store_path / "arrays", mode="r").arrays()):
+                    where = f"revision {info.revision}, array {name}"
+                    arrays[name] = np.asarray(array[...])
+        except (icechunk.IcechunkError, ValueError, KeyError, OSError, RuntimeError) as error:
+            raise _damaged(self.path, f"read ({where})", error) from error
+        state = AtlasState(tables, arrays, dict(attributes["metadata"]))
+        return StoredRevision(info.revision, state, dict(attributes["log_position"]), info.created)
+
+    def _find(self, revision: int | None) -> RevisionInfo:
+        with self._guard:
+            history = list(self._history)
+        if not history:
+            raise NotFoundError("a committed revision", "none yet", "Send frames first.")
+        if revision is None:
+            return history[-1]
+        first, last = history[0].revision, history[-1].revision
+        if not first <= revision <= last:
+            raise NotFoundError(
+                f"a revision from {first} to {last}", str(revision), "List the revisions, or leave it out."
+            )
+        return history[revision - first]
+
+    def _read_history(self) -> list[RevisionInfo]:
+        history: list[RevisionInfo] = []
+        for snapshot in self._repository.ancestry(branch=_BRANCH):
+            facts = snapshot.metadata
+            if "revision" not in facts:
+                continue
+            history.append(
+                RevisionInfo(
+                    int(facts["revision"]),
+                    datetime.datetime.fromisoformat(facts["created"]),
+                    int(facts["frames"]),
+                    int(facts["charts"]),
+                    snapshot.id,
+                    snapshot.message,
+                )
+            )
+        history.reverse()
+        for before, after in itertools.pairwise(history):
+            if after.revision != before.revision + 1:
+                raise StorageError(
+                    f"revision {before.revision + 1} after {before.revision} in {self.path}",
+                    str(after.revision),
+                    "Restore the directory from a copy.",
+                )
+        return history
+
+
+def _storage(path: Path) -> icechunk.Storage:
+    # Its warning about concurrent commits does not apply: the lock admits one committer.
+    icechunk.set_logs_filter("error")
+    return icechunk.local_filesystem_storage(str(path / "icechunk"))
+
+
+def _exists(path: Path) -> bool:
+    return (path / "icechunk" / "refs").is_dir()
+
+
+def _release(lock: DirectoryLock | None) -> None:
+    if lock is not None:
+        lock.release()
+
+
+def _damaged(path: Path, action: str, error: Exception) -> StorageError:
+    cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return StorageError(
+        f"an atlas in {path} that can be {action}",
+        cause,
+        "Check the disk; restore the directory from a copy.",
+    )
+
+
+def _check_schema(path: Path, attributes: dict[str, Any]) -> None:
+    name, version = attributes.get("schema"), attributes.get("schema_version")
+    if name != SCHEMA_NAME or version != SCHEMA_VERSION:
+        raise StorageError(
+            f"schema {SCHEMA_NAME} version {SCHEMA_VERSION} in {path}",
+            f"{name} version {version}",
+            "Use the release that wrote it.",
+        )
+
+
+def _members(root: zarr.Group, name: str) -> list[tuple[str, zarr.Group]]:
+    return sorted(zarr.open_group(root.store_path / name, mode="r").groups()) if name in root else []
+
+
+def _write_table(root: zarr.Group, name: str, table: TableChange) -> None:
+    group = root.require_group(f"tables/{name}")
+    stored = dict(group.arrays())
+    for column in stored.keys() - table.columns.keys():
+        del group[column]
+    for column, values in table.columns.items():
+        rows_per_page = page_rows(values.dtype.itemsize * int(np.prod(values.shape[1:], dtype=np.int64)))
+        array = stored.get(column)
+        if array is None or array.dtype != values.dtype or array.shape[1:] != values.shape[1:]:
+            chunks = (rows_per_page, *(max(1, n) for n in values.shape[1:]))
+            array = _create(group, column, values, chunks)
+            stored_rows = 0
+        else:
+            stored_rows = array.shape[0]
+            rows_per_page = array.chunks[0]
+        runs = list(page_runs(table.changed_rows, rows_per_page, stored_rows, len(values)))
+        if len(values) != array.shape[0]:
+            array.resize(values.shape)
+        for start, stop in runs:
+            array[start:stop] = np.ascontiguousarray(values[start:stop])
+
+
+def _write_array(root: zarr.Group, name: str, values: npt.NDArray[Any], stored: str | None) -> str:
+    """Write an array unless the last commit wrote the same; returns the digest that tells them apart."""
+    values = np.asarray(values)
+    digest = hashlib.blake2b(values.tobytes())
+    digest.update(f"{values.shape} {values.dtype.str}".encode())
+    if digest.hexdigest() == stored:
+        return digest.hexdigest()
+    group = root.require_group("arrays")
+    chunks = tuple(max(1, n) for n in values.shape)
+    if values.ndim:
+        row_bytes = values.dtype.itemsize * int(np.prod(values.shape[1:], dtype=np.int64))
+        chunks = (min(chunks[0], page_rows(row_bytes)), *chunks[1:])
+    array = _create(group, name, values, chunks)
+    if values.size:
+        array[...] = values
+    return digest.hexdigest()
+
+
+def _create(
+    group: zarr.Group, name: str, values: npt.NDArray[Any], chunks: tuple[int, ...]
+) -> zarr.Array[Any]:
+    # write_empty_chunks: a page of -0.0 equals the fill value 0.0 and must not lose its sign.
+    return group.create_array(
+        name,
+        shape=values.shape,
+        chunks=chunks,
+        dtype=values.dtype,
+        compressors=[ZstdCodec(level=1), Crc32cCodec()],
+        fill_value=values.dtype.type(0),
+        config={"write_empty_chunks": True},
+        overwrite=True,
+    )

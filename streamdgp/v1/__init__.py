@@ -1,0 +1,1 @@
+"""Messages and stubs of the wire contract, generated from ``protos/`` by ``make proto``; do not edit."""
