@@ -75,6 +75,7 @@ async def serve(options: ServerOptions, listen: str, ready: Callable[[str], None
         if opening is not None:
             opening.cancel()
             await asyncio.gather(opening, return_exceptions=True)
+        registry.release()
     if registry.failure is not None:
         raise registry.failure
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,6 +82,8 @@ def serve(
     from streamdgp_server.app import serve as run_server
     from streamdgp_server.options import ServerOptions
 
+    # Queries and ingest get the interpreter soon while the fit thread runs Python (default: 5 ms).
+    sys.setswitchinterval(0.0005)
     torch.set_num_threads(threads or max(1, len(os.sched_getaffinity(0)) - 1))
     options = ServerOptions(data=data, device=device)
     if max_cells is not None:

@@ -55,12 +55,18 @@ class PublishedRevision:
 class CommitPolicy:
     """When to commit. The atlas after a frame does not depend on it, only how often it is seen."""
 
-    max_frames: int = 20
-    """Commit after so many frames at the latest."""
-    max_seconds: float = 1.0
-    """Commit when the last commit is so long ago, frames waiting or not."""
     idle_seconds: float = 0.15
     """Commit when no frame waits and the last commit is so long ago."""
+    max_seconds: float = 1.0
+    """Commit when the last commit is so long ago, frames waiting or not."""
+    commit_share: float = 0.2
+    """While frames wait, spend about this share of the time on commits (max_seconds goes first)."""
+    keep_revisions: int = 100
+    """At least so many of the newest revisions stay readable; up to half as many more."""
+
+    def pause_s(self, last_commit_s: float) -> float:
+        """Time to let pass after a commit that took ``last_commit_s``, while frames wait."""
+        return min(self.max_seconds, last_commit_s * (1 / self.commit_share - 1))
 
 
 @dataclass(frozen=True)
@@ -104,7 +110,8 @@ class FitWorker:
         self._policy = policy or CommitPolicy()
         self._position = published.applied_position
         self._uncommitted_frames = 0
-        self._last_commit_s = 0.0
+        self._committed_at_s = 0.0
+        self._commit_seconds = 0.0
         self._more = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name=f"fit-{name}")
@@ -154,14 +161,11 @@ class FitWorker:
         self._position = record.position + 1
 
     def _is_commit_due(self) -> bool:
-        return (
-            self._uncommitted_frames >= self._policy.max_frames
-            or time.monotonic() - self._last_commit_s >= self._policy.max_seconds
-        )
+        return time.monotonic() - self._committed_at_s >= self._policy.pause_s(self._commit_seconds)
 
     def _rest(self) -> None:
         """No frame waits: commit if it is time, else wait for a frame or for that time."""
-        remaining = self._policy.idle_seconds - (time.monotonic() - self._last_commit_s)
+        remaining = self._policy.idle_seconds - (time.monotonic() - self._committed_at_s)
         if self._position > self._published.applied_position and remaining <= 0:
             self._publish()
         with self._more:
@@ -174,19 +178,25 @@ class FitWorker:
         if self._position == self._published.applied_position:
             return
         published = replace(self._published, applied_position=self._position)
+        start_s = time.monotonic()
         if self._uncommitted_frames:
-            changes = self._reconstructor.changes()
-            published = PublishedRevision.of(
-                self._reconstructor, self._store.latest_revision + 1, self._position
-            )
-            self._store.commit(
-                changes,
+            revision = self._store.commit(
+                self._reconstructor.changes(),
                 {"next": self._position},
-                frames=published.frame_count,
-                charts=published.surface.chart_count,
+                frames=self._reconstructor.frame_count,
+                charts=self._reconstructor.chart_count,
             )
             self._reconstructor.mark_committed()
+            published = PublishedRevision.of(self._reconstructor, revision, self._position)
             self._uncommitted_frames = 0
+            self._drop_old_revisions()
         self._published = published
-        self._last_commit_s = time.monotonic()
+        self._committed_at_s = time.monotonic()
+        self._commit_seconds = self._committed_at_s - start_s
         self._callbacks.published(published)
+
+    def _drop_old_revisions(self) -> None:
+        revisions, keep = self._store.revisions(), self._policy.keep_revisions
+        if len(revisions) > keep + keep // 2:
+            freed = self._store.drop_before(revisions[-keep].revision)
+            _LOGGER.info("dropped revisions before %d, %d MB", revisions[-keep].revision, freed // 2**20)

@@ -60,7 +60,11 @@ class IngestSession:
         engine.attach(producer, session)
         # Also when the epoch is not new: what the older stream had in flight is durable after this.
         if is_new_epoch or ledger.durable_sequence + 1 != ledger.next_sequence:
-            await engine.append(LogRecord(RecordKind.EPOCH, producer, ledger.epoch, 0))
+            try:
+                await engine.append(LogRecord(RecordKind.EPOCH, producer, ledger.epoch, 0))
+            except BaseException:
+                session.close()
+                raise
         return session
 
     def close(self) -> None:

@@ -69,6 +69,7 @@ class SceneRegistry:
         StorageError
             Its files are damaged.
         """
+        self._require_exists(scene_id)
         async with self._guard(scene_id):
             self._require_open()
             engine = self._engines.get(scene_id)
@@ -86,6 +87,7 @@ class SceneRegistry:
 
         A scene whose files are damaged can be deleted too (revision 0).
         """
+        self._require_exists(scene_id)
         async with self._guard(scene_id):
             self._require_open()
             self._require_exists(scene_id)
@@ -112,15 +114,18 @@ class SceneRegistry:
                 _LOGGER.error("scene %s cannot be opened: %s", scene_id, error)
 
     async def close(self) -> None:
-        """End every stream, finish the frames in hand, commit, release the directory."""
+        """End ingest streams, finish the frames in hand, commit, close the scenes."""
         self._closing = True
         reason = ServerUnavailableError(
             "a running server", "one that is shutting down", "Reconnect; it resumes where it stood."
         )
         engines, self._engines = self._engines, {}
         await asyncio.gather(*(engine.close(reason) for engine in engines.values()))
+
+    def release(self) -> None:
+        """End the threads and give the directory up; after :meth:`close`, when no call is running."""
         self.io_executor.shutdown()
-        self.mesh_executor.shutdown(cancel_futures=True)
+        self.mesh_executor.shutdown()
         self._lock.release()
 
     def _on_log_failure(self, error: StorageError) -> None:

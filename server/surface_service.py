@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,8 @@ __all__ = ["MeshQuery", "SurfaceServicer"]
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _TileIndex = tuple[int, int, int]
+_BATCH_S = 0.05
+_BATCH_TILES = 64
 _NO_CHANGES: tuple[surface_service_pb2.WatchSurfaceResponse, ...] = ()
 _NOT_YET = "Not offered by this version of the server; poll GetMesh with known_tiles."
 
@@ -89,11 +92,12 @@ class SurfaceServicer(surface_service_pb2_grpc.SurfaceServiceServicer):
         tile_count = 0
         try:
             while True:
-                message = await loop.run_in_executor(self._executor, _next, messages)
-                if message is None:
+                batch = await loop.run_in_executor(self._executor, _next_batch, messages)
+                if not batch:
                     break
-                tile_count += message.HasField("tile")
-                yield message
+                for message in batch:
+                    tile_count += message.HasField("tile")
+                    yield message
         finally:
             cancelled.set()
         yield surface_service_pb2.GetMeshResponse(
@@ -129,10 +133,21 @@ class SurfaceServicer(surface_service_pb2_grpc.SurfaceServiceServicer):
             )
 
 
-def _next(
+def _next_batch(
     messages: Iterator[surface_service_pb2.GetMeshResponse],
-) -> surface_service_pb2.GetMeshResponse | None:
-    return next(messages, None)
+) -> list[surface_service_pb2.GetMeshResponse]:
+    """Some messages; none at the end. Blocks; runs in a thread.
+
+    Every change of threads may wait for the fit thread to let the interpreter go, so there should be
+    few; but the first tiles should not wait for the last.
+    """
+    batch = []
+    deadline_s = time.monotonic() + _BATCH_S
+    for message in messages:
+        batch.append(message)
+        if len(batch) >= _BATCH_TILES or time.monotonic() > deadline_s:
+            break
+    return batch
 
 
 def _messages(

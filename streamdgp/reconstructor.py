@@ -167,8 +167,7 @@ class Reconstructor:
         """Poisson-disk anchors over the touched surfels that no compatible chart covers."""
         order = np.argsort(_shuffle(touched.index), kind="stable")
         candidates = touched.index[order]
-        e, c = m.evidence, m.evidence.columns
-        surfels = (e.table, e.block_keys, e.cells, e.chain, c["key"], c["weight"], c["offset_vox"], c["normal"])
+        e = m.evidence
         count, done = len(m.atlas), 0
         created: list[npt.NDArray[np.int64]] = []
         while True:
@@ -176,7 +175,7 @@ class Reconstructor:
             normal = np.ascontiguousarray(a.columns["rotation"][:, :, 2])
             count, done = place_anchors(
                 candidates, a.radius_m, a.scale_m, m.min_cos, _MIN_SURFELS_PER_ANCHOR, e.voxel_size_m,
-                surfels, count, a.columns["anchor"], normal, a.grid, done,
+                e.look_up, count, a.columns["anchor"], normal, a.grid, done,
             )  # fmt: skip
             new = a.appended(count, self.frame_count - 1)
             a.columns["rotation"][new] = tangent_frames(normal[new])
@@ -203,13 +202,9 @@ class Reconstructor:
             np.empty((k, SUPPORT_CELLS, SUPPORT_CELLS), np.float32),
             np.empty((k, DIRTY_CELLS * DIRTY_CELLS), np.float32),
         )
-        e, c, a = m.evidence, m.evidence.columns, m.atlas.columns
-        surfels = (
-            e.table, e.block_keys, e.cells, e.chain,
-            c["key"], c["weight"], c["offset_vox"], c["normal"], c["count"],
-        )  # fmt: skip
+        e, a = m.evidence, m.atlas.columns
         gather_patches(
-            charts, a["anchor"], a["rotation"], m.scale_m, m.min_cos, e.voxel_size_m, surfels,
+            charts, a["anchor"], a["rotation"], m.scale_m, m.min_cos, e.voxel_size_m, e.look_up,
             patches.points, patches.weights, patches.observations, patches.mass,
         )  # fmt: skip
         return patches
@@ -237,8 +232,8 @@ class Reconstructor:
             if not len(group):
                 continue
             stored = None if is_cold else m.atlas.columns["parameters"][charts[group]]
-            fit = fit_in_batches(m.regime, patches.points[group], patches.weights[group], stored, self.device)
-            m.atlas.store_weights(charts[group], fit.parameters.numpy(), rasters_of(m.regime, fit.parameters))
+            fit, rasters = fit_in_batches(m.regime, patches.points[group], patches.weights[group], stored, self.device)
+            m.atlas.store_weights(charts[group], fit.parameters.numpy(), rasters)
             m.atlas.columns["residual"][charts[group]] = fit.residual.numpy()
             m.atlas.columns["ridge"][charts[group]] = fit.ridge.numpy()
             feet[group], weights[group], ridge[group] = fit.feet.numpy(), fit.weights.numpy(), fit.ridge.numpy()

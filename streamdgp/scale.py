@@ -1,6 +1,6 @@
 """Automatic lengths: anchor radius, evidence voxel and resolution from the first frame.
 
-A voxel must hold about one measurement (spacing) and be about as fine as the noise allows (sigma):
+A voxel must hold about one measurement (spacing) and be about as fine as the noise of most of them allows (sigma):
 finer voxels store noise, coarser ones blur. r = 4 voxels gives a chart some 130 rows; larger charts over-smooth, smaller ones carry noise.
 """
 
@@ -11,8 +11,8 @@ from streamdgp.frames.orient import OrientedPoints
 
 __all__ = ["resolve_scale"]
 
-_SPACINGS_PER_VOXEL = 0.85
-_SIGMAS_PER_VOXEL = 1.3
+_SPACINGS_PER_VOXEL = 0.8
+_SIGMAS_PER_VOXEL = 0.9
 _VOXELS_PER_RADIUS = 4.0
 
 

@@ -16,12 +16,12 @@ import torch
 from streamdgp.atlas.atlas import Atlas
 from streamdgp.config import ConsistencyConfig
 from streamdgp.consistency.overlap import colour_charts, neighbour_targets, neighbours_of
-from streamdgp.fitting.batches import rasters_of
+from streamdgp.fitting.batches import map_batches, rasters_of_batch
 from streamdgp.fitting.types import Regime
 
 __all__ = ["DirtyCharts", "make_consistent", "seam_distances_m"]
 
-_REACH = 1.8
+_REACH = 1.3
 
 
 @dataclass(frozen=True)
@@ -81,17 +81,31 @@ def make_consistent(atlas: Atlas, regime: Regime, dirty: DirtyCharts, config: Co
         for shade in range(colours):
             rows = np.flatnonzero(colour[dirty.charts] == shade)
             charts = dirty.charts[rows]
-            targets, total = neighbour_rows(atlas, charts, dirty.points[rows], dirty.weights[rows], config.weight)
-            # The penalty stays what it was against the evidence alone: the overlap terms add weight.
-            share = dirty.weights[rows].sum(1) / np.maximum(total.sum(1), 1e-30)
-            parameters = regime.refit_to(
-                torch.from_numpy(atlas.columns["parameters"][charts]),
-                torch.from_numpy(dirty.feet[rows]),
-                torch.from_numpy(targets),
-                torch.from_numpy(total),
-                torch.from_numpy(dirty.ridge[rows] * share),
-            )
-            atlas.store_weights(charts, parameters.cpu().numpy(), rasters_of(regime, parameters))
+            parameters, rasters = _solve_block(atlas, regime, dirty, rows, config.weight)
+            atlas.store_weights(charts, parameters, rasters)
+
+
+def _solve_block(
+    atlas: Atlas, regime: Regime, dirty: DirtyCharts, rows: npt.NDArray[np.int64], mu: float
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """One block of the Gauss-Seidel sweep: charts that overlap little, solved together."""
+
+    def solve(part: slice) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        own = rows[part]
+        targets, total = neighbour_rows(atlas, dirty.charts[own], dirty.points[own], dirty.weights[own], mu)
+        # The penalty stays what it was against the evidence alone: the overlap terms add weight.
+        share = dirty.weights[own].sum(1) / np.maximum(total.sum(1), 1e-30)
+        parameters = regime.refit_to(
+            torch.from_numpy(atlas.columns["parameters"][dirty.charts[own]]),
+            torch.from_numpy(dirty.feet[own]),
+            torch.from_numpy(targets),
+            torch.from_numpy(total),
+            torch.from_numpy(dirty.ridge[own] * share),
+        )
+        return parameters.cpu().numpy(), rasters_of_batch(regime, parameters)
+
+    parts = map_batches(solve, len(rows))
+    return np.concatenate([p for p, _ in parts]), np.concatenate([r for _, r in parts])
 
 
 def seam_distances_m(

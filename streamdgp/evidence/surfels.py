@@ -66,6 +66,13 @@ class SurfelMap:
         """The live values of one column, (len(self), ...)."""
         return self.columns[name][: len(self)]
 
+    @property
+    def look_up(self) -> tuple[npt.NDArray[Any], ...]:
+        """What the compiled queries need: hash table, block keys, cells, chain, and five columns."""
+        c = self.columns
+        columns = (c["key"], c["weight"], c["offset_vox"], c["normal"], c["count"])
+        return (self.table, self.block_keys, self.cells, self.chain, *columns)
+
     def positions_m(self, index: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """World positions (K, 3) of surfels."""
         key = self.columns["key"][index].astype(np.float64)

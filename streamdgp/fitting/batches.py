@@ -1,6 +1,17 @@
-"""Batches of fixed shape: a matrix product's last bits may depend on the batch, so batches do not vary."""
+"""Batches of fixed size on a few worker threads.
+
+Each worker runs torch single-threaded on its own batch: small matrices gain nothing from threads
+inside an operation, and lose much to their barriers when the machine is busy. Batches are formed by
+position alone, so results do not depend on how many workers there are.
+"""
 
 from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -8,24 +19,45 @@ import torch
 
 from streamdgp.fitting.types import FitResult, PatchBatch, Regime
 
-__all__ = ["BATCH", "fit_in_batches", "rasters_of"]
+__all__ = ["BATCH", "fit_in_batches", "map_batches", "rasters_of", "rasters_of_batch"]
 
 BATCH = 64
+_T = TypeVar("_T")
+
+
+def _initialise_worker() -> None:
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+
+
+@lru_cache(maxsize=1)
+def _pool() -> ThreadPoolExecutor:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return ThreadPoolExecutor(cores, "streamdgp-fit", _initialise_worker)
+
+
+def map_batches(work: Callable[[slice], _T], count: int) -> list[_T]:
+    """Run ``work`` on slices of at most ``BATCH`` of ``count`` charts, results in order."""
+    return list(_pool().map(work, _slices(count)))
+
+
+def _slices(count: int) -> Sequence[slice]:
+    return [slice(begin, min(begin + BATCH, count)) for begin in range(0, count, BATCH)]
+
+
+def rasters_of_batch(regime: Regime, parameters: torch.Tensor) -> npt.NDArray[np.float32]:
+    """Rasters of at most one batch, padded to a full one: the same bits in any company."""
+    count = len(parameters)
+    if count < BATCH:
+        parameters = torch.cat([parameters, parameters.new_zeros(BATCH - count, parameters.shape[1])])
+    rasters: npt.NDArray[np.float32] = regime.rasters(parameters).cpu().numpy()[:count]
+    return rasters
 
 
 def rasters_of(regime: Regime, parameters: torch.Tensor) -> npt.NDArray[np.float32]:
-    """Rasters (C, 33, 33, 3) of charts, evaluated in padded batches: the same bits in any company."""
-    count = len(parameters)
-    parts = []
-    for begin in range(0, count, BATCH):
-        part = parameters[begin : begin + BATCH]
-        if len(part) < BATCH:
-            part = torch.cat([part, part.new_zeros(BATCH - len(part), part.shape[1])])
-        parts.append(regime.rasters(part).cpu().numpy())
-    if not parts:
-        return np.zeros((0, 1, 1, 3), np.float32)
-    stacked: npt.NDArray[np.float32] = np.concatenate(parts)[:count]
-    return stacked
+    """Rasters (C, 33, 33, 3) of charts (C, P)."""
+    parts = map_batches(lambda part: rasters_of_batch(regime, parameters[part]), len(parameters))
+    return np.concatenate(parts) if parts else np.zeros((0, 1, 1, 3), np.float32)
 
 
 def fit_in_batches(
@@ -34,22 +66,22 @@ def fit_in_batches(
     weights: npt.NDArray[np.float32],
     stored: npt.NDArray[np.float32] | None,
     device: torch.device,
-) -> FitResult:
-    """Fit charts cold (``stored`` None) or warm, some at a time; results on the CPU."""
-    results = []
-    for begin in range(0, len(points), BATCH):
-        part = slice(begin, begin + BATCH)
-        patches = PatchBatch(
-            torch.from_numpy(points[part]).to(device), torch.from_numpy(weights[part]).to(device)
-        )
+) -> tuple[FitResult, npt.NDArray[np.float32]]:
+    """Fit charts cold (``stored`` None) or warm; results on the CPU, with their rasters."""
+
+    def fit(part: slice) -> tuple[FitResult, npt.NDArray[np.float32]]:
+        patches = PatchBatch(torch.from_numpy(points[part]).to(device), torch.from_numpy(weights[part]).to(device))
         if stored is None:
-            fit = regime.fit_new(patches)
+            result = regime.fit_new(patches)
         else:
-            fit = regime.fit_warm(patches, torch.from_numpy(stored[part]).to(device))
-        results.append(fit)
-    return FitResult(
+            result = regime.fit_warm(patches, torch.from_numpy(stored[part]).to(device))
+        return result, rasters_of_batch(regime, result.parameters)
+
+    parts = map_batches(fit, len(points))
+    joined = FitResult(
         *(
-            torch.cat([getattr(r, name) for r in results]).cpu()
+            torch.cat([getattr(result, name) for result, _ in parts]).cpu()
             for name in ("parameters", "feet", "residual", "weights", "ridge")
         )
     )
+    return joined, np.concatenate([rasters for _, rasters in parts])

@@ -60,7 +60,7 @@ class LazyRegime:
 
     def fit_new(self, patches: PatchBatch) -> FitResult:
         """Plane, transport, regression, projection, regression on all evidence."""
-        return self._regress(patches, self._smooth(patches, self._initial(patches)))
+        return self._regress(patches, self._initial(patches))
 
     def fit_warm(self, patches: PatchBatch, parameters: torch.Tensor) -> FitResult:
         """Project the evidence on the stored charts and regress again."""
@@ -164,15 +164,19 @@ class LazyRegime:
         return torch.from_numpy(feet).to(self.device), torch.from_numpy(distance).to(self.device)
 
     def _regress(self, patches: PatchBatch, coefficients: torch.Tensor) -> FitResult:
-        """Project, regress with the ridge by cross-validation, project and regress robustly."""
-        feet, _ = self._project(coefficients, patches)
-        fit = solve_ridge_gcv(
-            self.features(feet), patches.points, patches.weights, self.features.penalty, self.config.gcv_gamma
-        )
-        feet, distance = self._project(fit.coefficients, patches)
-        weights = self._robust(patches.weights, distance)
+        """Feet on a smooth chart, regression with the ridge by cross-validation, then robustly.
+
+        Feet must not come from a chart that follows the noise: nearest points on a wiggly sheet make
+        its residuals small, cross-validation then asks for more wiggles, and warm starts repeat that.
+        """
+        smooth = self._smooth(patches, coefficients)
+        feet, _ = self._project(smooth, patches)
         rows = self.features(feet)
-        final = solve_ridge(rows, patches.points, weights, self.features.penalty, fit.ridge)
+        penalty = self.features.penalty
+        fit = solve_ridge_gcv(rows, patches.points, patches.weights, penalty, self.config.gcv_gamma)
+        distance = (patches.points - rows @ fit.coefficients).norm(dim=-1)
+        weights = self._robust(patches.weights, distance)
+        final = solve_ridge(rows, patches.points, weights, penalty, fit.ridge)
         total = weights.sum(1).clamp_min(1e-30)
         residual = ((weights * distance.square()).sum(1) / total).sqrt()
         return FitResult(self._flatten(final), feet, residual, weights, fit.ridge)

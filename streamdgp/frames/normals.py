@@ -17,7 +17,9 @@ from numba import njit
 
 __all__ = ["organised_normals"]
 
-_MAX_WINDOW = 13 * 13
+_MAX_RADIUS = 15
+_MAX_WINDOW = (2 * _MAX_RADIUS + 1) ** 2
+_NOISE_WIDTHS = 4.0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -25,8 +27,9 @@ def _window_normals(
     ranges: Any,  # noqa: ANN401
     rays: Any,  # noqa: ANN401
     sigma: Any,  # noqa: ANN401
-    radius: int,
-    step: int,
+    min_radius: int,
+    cell_rad: float,
+    stride: int,
     slopes: Any,  # noqa: ANN401
     wrap: bool,
     row0: int,
@@ -39,16 +42,17 @@ def _window_normals(
     ys = np.empty(_MAX_WINDOW)
     ds = np.empty(_MAX_WINDOW)
     zs = np.empty(_MAX_WINDOW)
-    for i in range(row0, row1):
-        for j in range(width):
-            normals[i, j, 0] = 0.0
-            normals[i, j, 1] = 0.0
-            normals[i, j, 2] = 0.0
-            residual[i, j] = 0.0
+    for i in range(row0 + (-row0) % stride, row1, stride):
+        for j in range(0, width, stride):
             t0 = ranges[i, j]
             if t0 <= 0.0:
                 continue
             s0 = sigma[i, j]
+            # Wide enough that the noise does not tilt the plane, in at most 7 x 7 cells.
+            radius = min_radius
+            if cell_rad > 0.0:
+                radius = min(max(min_radius, int(_NOISE_WIDTHS * s0 / (t0 * cell_rad))), _MAX_RADIUS)
+            step = max(1, radius // 3)
             cx, cy, cz = rays[i, j, 0], rays[i, j, 1], rays[i, j, 2]
             # Basis (e1, e2) orthogonal to the cell's ray c.
             if abs(cx) < 0.7:
@@ -161,13 +165,32 @@ def _window_normals(
             residual[i, j] = np.sqrt(rss / max(inliers - 3, 1))
 
 
+@njit(cache=True, nogil=True, error_model="numpy")
+def _spread_normals(ranges: Any, rays: Any, sigma: Any, stride: int, row0: int, row1: int, normals: Any) -> None:  # noqa: ANN401
+    """Give every cell the normal of its stride block's first cell, if it lies on that plane."""
+    width = ranges.shape[1]
+    for i in range(row0, row1):
+        a = i - i % stride
+        for j in range(width):
+            b = j - j % stride
+            if (a == i and b == j) or ranges[i, j] <= 0.0:
+                continue
+            off = 0.0
+            for k in range(3):
+                off += normals[a, b, k] * (ranges[i, j] * rays[i, j, k] - ranges[a, b] * rays[a, b, k])
+            if abs(off) <= 4.0 * sigma[i, j]:
+                for k in range(3):
+                    normals[i, j, k] = normals[a, b, k]
+
+
 def organised_normals(
     ranges_m: npt.NDArray[np.float32],
     rays: npt.NDArray[np.float32],
     sigma_m: npt.NDArray[np.float32],
     *,
     radius: int,
-    step: int = 1,
+    cell_rad: float = 0.0,
+    stride: int = 1,
     slopes: tuple[float, ...] = (4.0,),
     wrap: bool = False,
     threads: int = 2,
@@ -182,8 +205,13 @@ def organised_normals(
         (H, W, 3) unit directions, sensor frame.
     sigma_m
         (H, W) noise of the ranges.
-    radius, step
-        Half size of the window and spacing of the cells used in it.
+    radius
+        Smallest half size of the window in cells.
+    cell_rad
+        Angle between cells; if given, windows grow to four standard deviations of the noise.
+    stride
+        Fit a plane at every ``stride``-th row and column; the cells between take that normal when they
+        lie on the plane within 4 sigma.
     slopes
         A neighbour whose depth differs by more than ``slope * lateral distance + 4 sigma`` is not
         considered; the next slope is tried where the one before finds no plane.
@@ -199,12 +227,16 @@ def organised_normals(
     directions = np.ascontiguousarray(rays, np.float32)
     sigma = np.ascontiguousarray(sigma_m, np.float32)
     slope_array = np.asarray(slopes, np.float64)
-    edges = np.linspace(0, height, threads + 1).astype(int)
+    # Bands start at a multiple of the stride, so a block never spans two of them.
+    edges = (np.linspace(0, -(-height // stride), threads + 1).astype(int) * stride).clip(max=height)
 
     def band(k: int) -> None:
+        rows = (edges[k], edges[k + 1])
         _window_normals(
-            ranges, directions, sigma, radius, step, slope_array, wrap, edges[k], edges[k + 1], normals, residual
+            ranges, directions, sigma, radius, cell_rad, stride, slope_array, wrap, *rows, normals, residual
         )
+        if stride > 1:
+            _spread_normals(ranges, directions, sigma, stride, *rows, normals)
 
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(band, range(threads)))

@@ -36,7 +36,18 @@ def insert_chart(chart: int, anchor: Any, cell_m: float, grid: Any) -> None:  # 
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _covered(p: Any, n: Any, radius2: float, min_cos: float, anchor: Any, normal: Any, cell_m: float, grid: Any) -> bool:  # noqa: ANN401
+def _covered(
+    p: Any,  # noqa: ANN401
+    n: Any,  # noqa: ANN401
+    noise_m: float,
+    radius2: float,
+    min_cos: float,
+    anchor: Any,  # noqa: ANN401
+    normal: Any,  # noqa: ANN401
+    cell_m: float,
+    grid: Any,  # noqa: ANN401
+) -> bool:
+    """Whether a compatible anchor lies within r, not counting ``noise_m`` along the chart's normal."""
     table, keys, head, following, _ = grid
     x = np.int64(np.floor(p[0] / cell_m))
     y = np.int64(np.floor(p[1] / cell_m))
@@ -50,9 +61,11 @@ def _covered(p: Any, n: Any, radius2: float, min_cos: float, anchor: Any, normal
                 c = head[cell]
                 while c >= 0:
                     ex, ey, ez = p[0] - anchor[c, 0], p[1] - anchor[c, 1], p[2] - anchor[c, 2]
-                    if ex * ex + ey * ey + ez * ez <= radius2:
-                        dot = n[0] * normal[c, 0] + n[1] * normal[c, 1] + n[2] * normal[c, 2]
-                        if dot >= min_cos:
+                    dot = n[0] * normal[c, 0] + n[1] * normal[c, 1] + n[2] * normal[c, 2]
+                    if dot >= min_cos:
+                        along = ex * normal[c, 0] + ey * normal[c, 1] + ez * normal[c, 2]
+                        beyond = max(abs(along) - noise_m, 0.0)
+                        if ex * ex + ey * ey + ez * ez - along * along + beyond * beyond <= radius2:
                             return True
                     c = following[c]
     return False
@@ -66,7 +79,7 @@ def _local_plane(
 
     ``out`` = [mean normal (3), mean position relative to p in metres (3)], weighted.
     """
-    table, block_keys, cells, chain, key, weight, offset, normal = surfels
+    table, block_keys, cells, chain, key, weight, offset, normal, count = surfels
     for k in range(6):
         out[k] = 0.0
     px, py, pz = p[0] / voxel_m, p[1] / voxel_m, p[2] / voxel_m
@@ -131,7 +144,7 @@ def place_anchors(
 
     Returns (charts, next candidate); stops early when the chart arrays are full.
     """
-    _, _, _, _, key, _, offset, surfel_normal = surfels
+    _, _, _, _, key, weight, offset, surfel_normal, count = surfels
     radius2 = radius_m * radius_m
     cell_m = reach_m
     p = np.empty(3)
@@ -150,22 +163,31 @@ def place_anchors(
         for k in range(3):
             p[k] = (key[s, k] + 0.5 + offset[s, k]) * voxel_m
             n[k] = surfel_normal[s, k] / length
-        if _covered(p, n, radius2, min_cos, anchor, normal, cell_m, grid):
+        # A surfel of noisy observations may stand off its surface by three sigma: that is no new surface.
+        noise_m = min(3.0 * np.sqrt(count[s] / max(weight[s], 1e-30)), 2.0 * radius_m)
+        if _covered(p, n, noise_m, radius2, min_cos, anchor, normal, cell_m, grid):
             continue
-        reach_vox = 0.7 * radius_m / voxel_m
-        found = _local_plane(p, n, reach_vox, voxel_m, min_cos, surfels, plane)
-        if found < min_surfels:
+        # Mean shift along the normal: the anchor lies on the local plane and the normal is the
+        # patch's, because a single surfel is noisy.
+        for k in range(3):
+            q[k] = p[k]
+        found = 0
+        for _ in range(3):
+            found = _local_plane(q, n, radius_m / voxel_m, voxel_m, min_cos, surfels, plane)
+            if found < min_surfels:
+                break
+            along = plane[0] * plane[3] + plane[1] * plane[4] + plane[2] * plane[5]
+            for k in range(3):
+                q[k] += along * plane[k]
+        if found < min_surfels or plane[0] * n[0] + plane[1] * n[1] + plane[2] * n[2] < min_cos:
             continue
-        if plane[0] * n[0] + plane[1] * n[1] + plane[2] * n[2] < min_cos:
-            continue
-        # The anchor lies on the local plane, the normal is the patch's: a single surfel is noisy.
-        along = plane[0] * plane[3] + plane[1] * plane[4] + plane[2] * plane[5]
         for k in range(3):
             n[k] = plane[k]
-            q[k] = p[k] + along * n[k]
-        if _covered(p, n, radius2, min_cos, anchor, normal, cell_m, grid):
+        if _covered(p, n, noise_m, radius2, min_cos, anchor, normal, cell_m, grid):
             continue
-        if _covered(q, n, radius2, min_cos, anchor, normal, cell_m, grid):
+        if _covered(q, n, 0.0, radius2, min_cos, anchor, normal, cell_m, grid):
+            if _covered(p, n, 0.0, radius2, min_cos, anchor, normal, cell_m, grid):
+                continue
             for k in range(3):
                 q[k] = p[k]
         for k in range(3):

@@ -8,30 +8,29 @@ millisecond) does not dominate.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from streamdgp.errors import InvalidInputError
 
-__all__ = ["page_rows", "page_runs"]
+__all__ = ["page_rows", "row_runs", "touched_pages"]
 
-_TARGET_PAGE_BYTES = 128 * 1024
+_TARGET_PAGE_BYTES = 256 * 1024
 _MIN_ROWS = 16
-_MAX_ROWS = 32768
+_MAX_ROWS = 65536
 
 
 def page_rows(row_bytes: int) -> int:
-    """Rows per page: the power of two that makes a page 64 to 128 KiB, within 16 to 32768 rows."""
+    """Rows per page: the power of two that makes a page 128 to 256 KiB, within 16 to 65536 rows."""
     wanted = max(1, _TARGET_PAGE_BYTES // max(1, row_bytes))
     return max(_MIN_ROWS, min(_MAX_ROWS, 1 << (wanted.bit_length() - 1)))
 
 
-def page_runs(
+def touched_pages(
     changed_rows: npt.NDArray[np.int64], rows_per_page: int, stored_rows: int, row_count: int
-) -> Iterator[tuple[int, int]]:
-    """Yield the row ranges ``(start, stop)`` of touched pages, neighbouring pages joined.
+) -> npt.NDArray[np.int64]:
+    """The pages (sorted) that a commit may have to write.
 
     Parameters
     ----------
@@ -61,9 +60,13 @@ def page_runs(
     new_pages = np.arange(stored_rows // rows_per_page, -(-row_count // rows_per_page))
     if row_count == stored_rows:
         new_pages = new_pages[:0]
-    pages: npt.NDArray[Any] = np.union1d(rows // rows_per_page, new_pages)
-    if not pages.size:
+    pages: npt.NDArray[np.int64] = np.union1d(rows // rows_per_page, new_pages)
+    return pages
+
+
+def row_runs(pages: npt.NDArray[np.int64], rows_per_page: int, row_count: int) -> Iterator[tuple[int, int]]:
+    """Yield the row ranges ``(start, stop)`` of sorted pages, neighbouring pages joined."""
+    if not len(pages):
         return
-    breaks = np.flatnonzero(np.diff(pages) > 1) + 1
-    for run in np.split(pages, breaks):
+    for run in np.split(pages, np.flatnonzero(np.diff(pages) > 1) + 1):
         yield int(run[0]) * rows_per_page, min((int(run[-1]) + 1) * rows_per_page, row_count)

@@ -12,7 +12,6 @@ Every array has the codecs bytes, zstd (level 1) and crc32c, and no shards.
 from __future__ import annotations
 
 import datetime
-import hashlib
 import itertools
 import logging
 import threading
@@ -24,12 +23,11 @@ import icechunk
 import numpy as np
 import numpy.typing as npt
 import zarr
-from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from streamdgp.atlas.changes import AtlasChanges, AtlasState, TableChange
+from streamdgp.atlas.changes import AtlasChanges, AtlasState
 from streamdgp.errors import AlreadyExistsError, NotFoundError, StorageError
 from streamdgp.store._durable import DirectoryLock, sweep_unfinished_objects, sync_directory, sync_filesystem
-from streamdgp.store._paging import page_rows, page_runs
+from streamdgp.store._tables import Digests, write_array, write_table
 
 __all__ = ["SCHEMA_NAME", "SCHEMA_VERSION", "AtlasStore", "RevisionInfo", "StoredRevision"]
 
@@ -37,6 +35,9 @@ SCHEMA_NAME = "streamdgp-atlas"
 SCHEMA_VERSION = 1
 _BRANCH = "main"
 _LOGGER = logging.getLogger(__name__)
+Digests = dict[
+    tuple[str, str, int], bytes
+]  # (table, column, page): SHA-256 of what the newest revision holds
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,10 @@ class AtlasStore:
         self.path = path
         self._repository = repository
         self._lock = lock
-        self._guard = threading.Lock()
+        self._guard = threading.Lock()  # of the history
+        self._reading = threading.Lock()  # of objects that clearing may delete
         self._failed = False
-        self._array_digests: dict[str, str] = {}
+        self._digests: Digests = {}
         self._history: list[RevisionInfo] = self._read_history()
 
     @classmethod
@@ -185,12 +187,11 @@ class AtlasStore:
         try:
             session = self._repository.writable_session(_BRANCH)
             root = zarr.open_group(session.store, mode="a", zarr_format=3)
+            written: Digests = {}
             for name, table in changes.tables.items():
-                _write_table(root, name, table)
-            digests = {
-                name: _write_array(root, name, array, self._array_digests.get(name))
-                for name, array in changes.arrays.items()
-            }
+                written |= write_table(root, name, table, self._digests)
+            for name, array in changes.arrays.items():
+                written |= write_array(root, name, array, self._digests)
             root.attrs.put(
                 {
                     "schema": SCHEMA_NAME,
@@ -217,7 +218,7 @@ class AtlasStore:
             # Whether the branch moved is unknown: only opening the store again tells.
             self._failed = True
             raise _damaged(self.path, f"given revision {revision}", error) from error
-        self._array_digests.update(digests)
+        self._digests |= written
         info = RevisionInfo(revision, created, frames, charts, snapshot_id, message or f"revision {revision}")
         with self._guard:
             self._history.append(info)
@@ -234,7 +235,10 @@ class AtlasStore:
         StorageError
             A checksum does not match, or an object is missing; the message names the array.
         """
-        info = self._find(revision)
+        with self._reading:
+            return self._read(self._find(revision))
+
+    def _read(self, info: RevisionInfo) -> StoredRevision:
         where = f"revision {info.revision}"
         try:
             session = self._repository.readonly_session(snapshot_id=info.snapshot_id)
@@ -257,6 +261,35 @@ class AtlasStore:
             raise _damaged(self.path, f"read ({where})", error) from error
         state = AtlasState(tables, arrays, dict(attributes["metadata"]))
         return StoredRevision(info.revision, state, dict(attributes["log_position"]), info.created)
+
+    def drop_before(self, revision: int) -> int:
+        """Delete the revisions before one, for good, and what only they held; returns the bytes freed.
+
+        Waits for readers of this object; a reader in another process may find its revision gone.
+
+        Raises
+        ------
+        NotFoundError
+            There is no such revision to keep.
+        StorageError
+            The store is read-only, or the disk refused.
+        """
+        keep = self._find(revision)
+        if self._lock is None:
+            raise StorageError("a store opened for writing", "one opened read-only or closed", "Reopen it.")
+        if keep.revision == self._history[0].revision:
+            return 0
+        try:
+            with self._reading:
+                written = {info.id: info.written_at for info in self._repository.ancestry(branch=_BRANCH)}
+                with self._guard:
+                    self._history = [info for info in self._history if info.revision >= keep.revision]
+                self._repository.expire_snapshots(older_than=written[keep.snapshot_id])
+                summary = self._repository.garbage_collect(datetime.datetime.now(datetime.UTC))
+                sync_filesystem(self.path)
+        except (icechunk.IcechunkError, OSError) as error:
+            raise _damaged(self.path, f"cleared of revisions before {revision}", error) from error
+        return int(summary.bytes_deleted)
 
     def _find(self, revision: int | None) -> RevisionInfo:
         with self._guard:
@@ -335,59 +368,3 @@ def _check_schema(path: Path, attributes: dict[str, Any]) -> None:
 
 def _members(root: zarr.Group, name: str) -> list[tuple[str, zarr.Group]]:
     return sorted(zarr.open_group(root.store_path / name, mode="r").groups()) if name in root else []
-
-
-def _write_table(root: zarr.Group, name: str, table: TableChange) -> None:
-    group = root.require_group(f"tables/{name}")
-    stored = dict(group.arrays())
-    for column in stored.keys() - table.columns.keys():
-        del group[column]
-    for column, values in table.columns.items():
-        rows_per_page = page_rows(values.dtype.itemsize * int(np.prod(values.shape[1:], dtype=np.int64)))
-        array = stored.get(column)
-        if array is None or array.dtype != values.dtype or array.shape[1:] != values.shape[1:]:
-            chunks = (rows_per_page, *(max(1, n) for n in values.shape[1:]))
-            array = _create(group, column, values, chunks)
-            stored_rows = 0
-        else:
-            stored_rows = array.shape[0]
-            rows_per_page = array.chunks[0]
-        runs = list(page_runs(table.changed_rows, rows_per_page, stored_rows, len(values)))
-        if len(values) != array.shape[0]:
-            array.resize(values.shape)
-        for start, stop in runs:
-            array[start:stop] = np.ascontiguousarray(values[start:stop])
-
-
-def _write_array(root: zarr.Group, name: str, values: npt.NDArray[Any], stored: str | None) -> str:
-    """Write an array unless the last commit wrote the same; returns the digest that tells them apart."""
-    values = np.asarray(values)
-    digest = hashlib.blake2b(values.tobytes())
-    digest.update(f"{values.shape} {values.dtype.str}".encode())
-    if digest.hexdigest() == stored:
-        return digest.hexdigest()
-    group = root.require_group("arrays")
-    chunks = tuple(max(1, n) for n in values.shape)
-    if values.ndim:
-        row_bytes = values.dtype.itemsize * int(np.prod(values.shape[1:], dtype=np.int64))
-        chunks = (min(chunks[0], page_rows(row_bytes)), *chunks[1:])
-    array = _create(group, name, values, chunks)
-    if values.size:
-        array[...] = values
-    return digest.hexdigest()
-
-
-def _create(
-    group: zarr.Group, name: str, values: npt.NDArray[Any], chunks: tuple[int, ...]
-) -> zarr.Array[Any]:
-    # write_empty_chunks: a page of -0.0 equals the fill value 0.0 and must not lose its sign.
-    return group.create_array(
-        name,
-        shape=values.shape,
-        chunks=chunks,
-        dtype=values.dtype,
-        compressors=[ZstdCodec(level=1), Crc32cCodec()],
-        fill_value=values.dtype.type(0),
-        config={"write_empty_chunks": True},
-        overwrite=True,
-    )

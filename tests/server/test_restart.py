@@ -105,21 +105,34 @@ def test_killed_in_mid_stream_then_resumed(tmp_path: Path, durable: int, uninter
 
 
 def test_rejections_are_remembered_over_a_restart(tmp_path: Path) -> None:
+    """One frame is refused when it arrives, one only when it is to be integrated."""
     data = tmp_path / "data"
-    bad = make_frame(2)
-    bad.depth_image.intrinsics.fx = 0
+    unusable = make_frame(2)
+    unusable.depth_image.intrinsics.fx = 0
+    too_far = make_frame(3)
+    too_far.world_t_sensor.matrix[3] = 9e6  # a valid pose, but beyond what 5 mm voxels can number
+    fine = scene_service_pb2.SceneConfig(evidence_voxel_m=0.005, anchor_radius_m=0.05)
     with ServerProcess(data) as server:
+        server.scenes.CreateScene(scene_service_pb2.CreateSceneRequest(scene_id="test", config=fine))
         stream = Stream(server)
-        stream.send_frames(make_frame(1), bad)
-        assert len(stream.finish().rejected) == 1
+        stream.send_frames(make_frame(1), unusable, too_far, make_frame(4))
+        rejected = stream.finish().rejected
+        assert [(r.sequence_number, r.reason, r.number_consumed) for r in rejected] == [
+            (2, "INVALID_FRAME", True),
+            (3, "INVALID_FRAME", True),
+        ]
+        assert stream.progress.applied_sequence_number == 4
         before = mesh_bytes(get_mesh(server))
-    with ServerProcess(data) as server:
-        stream = Stream(server)
-        assert stream.opened().next_sequence_number == 3
-        assert stream.finish().progress.applied_sequence_number == 2
-        request = scene_service_pb2.GetSceneStatisticsRequest(scene=SCENE)
-        assert server.scenes.GetSceneStatistics(request).statistics.rejected_frame_count == 1
-        assert mesh_bytes(get_mesh(server)) == before
+    for _ in range(2):
+        with ServerProcess(data) as server:
+            stream = Stream(server)
+            assert stream.opened().next_sequence_number == 5
+            assert stream.finish().progress.applied_sequence_number == 4
+            assert stream.rejected == []
+            request = scene_service_pb2.GetSceneStatisticsRequest(scene=SCENE)
+            statistics = server.scenes.GetSceneStatistics(request).statistics
+            assert (statistics.frame_count, statistics.rejected_frame_count) == (2, 2)
+            assert mesh_bytes(get_mesh(server)) == before
 
 
 def test_two_servers_on_one_directory(tmp_path: Path) -> None:

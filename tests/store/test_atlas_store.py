@@ -87,11 +87,11 @@ def chunk_files(path: Path) -> set[Path]:
 
 
 def test_a_commit_writes_only_touched_pages(tmp_path: Path) -> None:
-    columns = {"weights": make_columns(1000, 1)["weights"]}  # 960 bytes a row: 128 rows a page, 8 pages
+    columns = {"weights": make_columns(1000, 1)["weights"]}  # 960 bytes a row: 256 rows a page, 4 pages
     path = tmp_path / "atlas"
     store = AtlasStore.create(path)
     store.commit(make_changes(columns, list(range(1000))), {})
-    assert len(chunk_files(path)) == 8
+    assert len(chunk_files(path)) == 4
     before = chunk_files(path)
     columns["weights"][[3, 4, 900]] = 5
     store.commit(make_changes(columns, [3, 4, 900]), {})
@@ -204,3 +204,47 @@ def test_leftovers_of_a_killed_writer_are_swept(tmp_path: Path) -> None:
     assert leftover.exists()
     AtlasStore.open(path)
     assert not leftover.exists()
+
+
+def test_dropped_revisions_are_gone_and_the_rest_is_exact(tmp_path: Path) -> None:
+    path = tmp_path / "atlas"
+    store = AtlasStore.create(path)
+    versions = []
+    columns = make_columns(3000, 5)
+    for revision in range(1, 7):
+        columns["weights"] = columns["weights"] + 1
+        store.commit(make_changes(columns, list(range(3000))), {"next": revision})
+        versions.append({k: v.copy() for k, v in columns.items()})
+
+    def stored_bytes() -> int:
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+    before = stored_bytes()
+    assert store.drop_before(1) == 0
+    freed = store.drop_before(5)
+    assert freed > before / 2
+    assert stored_bytes() < before / 2
+    for _ in range(2):
+        assert [info.revision for info in store.revisions()] == [5, 6]
+        for revision in (5, 6):
+            assert_same(store.read(revision).state, versions[revision - 1])
+        with pytest.raises(NotFoundError, match="a revision from 5 to 6; got 4"):
+            store.read(4)
+        store.close()
+        store = AtlasStore.open(path)
+    columns["weights"][7] += 1
+    assert store.commit(make_changes(columns, [7]), {"next": 7}) == 7
+    assert_same(store.read().state, columns)
+    assert_same(store.read(5).state, versions[4])
+
+
+def test_a_page_whose_rows_are_the_same_is_not_written(tmp_path: Path) -> None:
+    path = tmp_path / "atlas"
+    store = AtlasStore.create(path)
+    columns = {name: make_columns(1000, 6)[name] for name in ("weights", "key")}
+    store.commit(make_changes(columns, list(range(1000))), {})
+    before = chunk_files(path)
+    columns["key"][999] += 1
+    store.commit(make_changes(columns, list(range(1000))), {})
+    assert len(chunk_files(path) - before) == 1
+    assert_same(store.read().state, columns)

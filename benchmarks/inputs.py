@@ -1,0 +1,53 @@
+"""Where the benchmarks' scans come from: the shared data, and the shared tool that makes virtual scans."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from streamdgp.errors import DatasetError, StreamdgpError
+
+__all__ = ["run_bench", "shared_data"]
+
+_BESIDE_CHECKOUT = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def shared_data(*parts: str) -> Path:
+    """A file or folder of the shared scans: ``../shared/data``, or where ``STREAMDGP_DATA`` says.
+
+    Raises
+    ------
+    DatasetError
+        It is not there.
+    """
+    path = Path(os.environ.get("STREAMDGP_DATA", _BESIDE_CHECKOUT)).joinpath(*parts)
+    if not path.exists():
+        raise DatasetError(f"the shared scan {path}", "no such path", "Put it there, or set STREAMDGP_DATA.")
+    return path
+
+
+def run_bench(*arguments: str | Path) -> dict[str, Any]:
+    """Run the independent tool ``bench.py`` (beside the data, in ``tools``); what it prints, {} for nothing.
+
+    Raises
+    ------
+    DatasetError
+        The tool is not there.
+    StreamdgpError
+        It failed.
+    """
+    tool = shared_data().resolve().parent / "tools" / "bench.py"
+    if not tool.is_file():
+        raise DatasetError(f"the tool {tool}", "no such file", "Put the shared folder beside the checkout.")
+    done = subprocess.run([sys.executable, tool, *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise StreamdgpError(
+            f"{tool.name} {arguments[0]} to work", done.stderr.strip()[-500:], "Run it by hand."
+        )
+    lines = done.stdout.strip().splitlines()
+    answer: dict[str, Any] = json.loads(lines[-1]) if lines else {}
+    return answer

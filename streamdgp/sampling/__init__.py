@@ -1,0 +1,1 @@
+"""Poisson-disk sampling: anchors on the evidence, samples of the parameter domain."""

@@ -1,0 +1,63 @@
+"""The two defining properties of Poisson-disk anchors, checked by brute force over all pairs."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["closest_compatible_pair", "uncovered_evidence"]
+
+Array = npt.NDArray[np.float64]
+_SLACK = 1 + 1e-6
+
+
+def closest_compatible_pair(anchors: Array, normals: Array, min_cos: float) -> float:
+    """Smallest distance between two anchors whose normals agree, infinity if there is none."""
+    if len(anchors) < 2:
+        return np.inf
+    gap = np.linalg.norm(anchors[:, None] - anchors[None], axis=2)
+    gap[normals @ normals.T < min_cos] = np.inf
+    np.fill_diagonal(gap, np.inf)
+    return float(gap.min())
+
+
+def uncovered_evidence(
+    positions: Array,
+    normals: Array,
+    weights: Array,
+    sigmas: Array,
+    anchors: Array,
+    anchor_normals: Array,
+    radius: float,
+    min_cos: float,
+    min_count: int,
+) -> npt.NDArray[np.int64]:
+    """Well-supported evidence farther than ``radius`` from every anchor compatible with it or its patch.
+
+    Three standard deviations ``sigmas`` of a single observation along the anchor's normal do not count:
+    noise is no new surface. Evidence is well supported when at least ``min_count`` compatible surfels
+    lie within 0.7 radius and their weighted mean normal agrees with its own: a lone or torn surfel
+    carries no plane.
+    """
+    length = np.linalg.norm(normals, axis=1)
+    unit = normals / np.maximum(length, 1e-12)[:, None]
+    uncovered = []
+    for s in np.flatnonzero(length > 0.31):
+        offset = positions[s] - anchors
+        along = (offset * anchor_normals).sum(1)
+        beyond = np.maximum(np.abs(along) - 3 * sigmas[s], 0)
+        close = (offset**2).sum(1) - along**2 + beyond**2 <= (radius * _SLACK) ** 2
+        if (close & (anchor_normals @ unit[s] > min_cos - 1e-4)).any():
+            continue
+        near = np.linalg.norm(positions - positions[s], axis=1) <= 0.699 * radius
+        near &= normals @ unit[s] > (min_cos + 1e-4) * length
+        if near.sum() < min_count:
+            continue
+        mean = (weights[near, None] * normals[near]).sum(0)
+        mean /= max(float(np.linalg.norm(mean)), 1e-12)
+        if mean @ unit[s] < min_cos + 1e-4:
+            continue
+        # A single surfel's normal is noisy: an anchor that agrees with the patch covers it as well.
+        if not (close & (anchor_normals @ mean > min_cos - 1e-4)).any():
+            uncovered.append(int(s))
+    return np.array(uncovered, np.int64)
