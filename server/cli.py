@@ -57,9 +57,21 @@ def main() -> None:
     default=None,
     help="Refuse mesh queries that would visit more lattice cells. Default: 100 million.",
 )
+@click.option(
+    "--keep-revisions",
+    type=click.IntRange(1),
+    default=None,
+    help="Keep at least so many of the newest revisions of a scene readable. Default: 100.",
+)
 @click.option("-v", "--verbose", count=True, help="Log more: -v what happens, -vv every frame.")
 def serve(
-    data: Path, listen: str, device: str, threads: int | None, max_cells: int | None, verbose: int
+    data: Path,
+    listen: str,
+    device: str,
+    threads: int | None,
+    max_cells: int | None,
+    keep_revisions: int | None,
+    verbose: int,
 ) -> None:
     """Serve the scenes under --data until interrupted.
 
@@ -88,6 +100,8 @@ def serve(
     options = ServerOptions(data=data, device=device)
     if max_cells is not None:
         options = replace(options, max_cells=max_cells)
+    if keep_revisions is not None:
+        options = replace(options, commit=replace(options.commit, keep_revisions=keep_revisions))
     try:
         asyncio.run(
             run_server(

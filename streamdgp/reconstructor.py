@@ -44,6 +44,7 @@ class _Patches:
     weights: npt.NDArray[np.float32]
     observations: npt.NDArray[np.float32]
     mass: npt.NDArray[np.float32]
+    thickness: npt.NDArray[np.float32]
 
 
 class _Map:
@@ -201,11 +202,12 @@ class Reconstructor:
             np.empty((k, n), np.float32),
             np.empty((k, SUPPORT_CELLS, SUPPORT_CELLS), np.float32),
             np.empty((k, DIRTY_CELLS * DIRTY_CELLS), np.float32),
+            np.empty(k, np.float32),
         )
         e, a = m.evidence, m.atlas.columns
         gather_patches(
             charts, a["anchor"], a["rotation"], m.scale_m, m.min_cos, e.voxel_size_m, e.look_up,
-            patches.points, patches.weights, patches.observations, patches.mass,
+            patches.points, patches.weights, patches.observations, patches.mass, patches.thickness,
         )  # fmt: skip
         return patches
 
@@ -232,7 +234,9 @@ class Reconstructor:
             if not len(group):
                 continue
             stored = None if is_cold else m.atlas.columns["parameters"][charts[group]]
-            fit, rasters = fit_in_batches(m.regime, patches.points[group], patches.weights[group], stored, self.device)
+            fit, rasters = fit_in_batches(
+                m.regime, patches.points[group], patches.weights[group], patches.thickness[group], stored, self.device
+            )
             m.atlas.store_weights(charts[group], fit.parameters.numpy(), rasters)
             m.atlas.columns["residual"][charts[group]] = fit.residual.numpy()
             m.atlas.columns["ridge"][charts[group]] = fit.ridge.numpy()

@@ -29,6 +29,7 @@ def gather_patches(
     weights: Any,  # noqa: ANN401
     support: Any,  # noqa: ANN401
     mass: Any,  # noqa: ANN401
+    thickness: Any,  # noqa: ANN401
 ) -> None:
     """Fill the rows of ``charts`` (K,).
 
@@ -37,12 +38,17 @@ def gather_patches(
     of one sheet is averaged.
 
     Outputs: points (K, N, 3) chart coordinates, weights (K, N) in chart units (1/sigma^2 * scale^2),
-    support (K, 16, 16) observations per tangent cell, mass (K, 64) weight per dirty cell.
+    support (K, 16, 16) observations per tangent cell, mass (K, 64) weight per dirty cell,
+    thickness (K,) spread of the evidence along the normal, chart units: the median over tangent cells
+    of the standard deviation of height within the cell. It measures all noise there is, pose drift and
+    sensor bias included, whatever the sensor model says.
     """
     table, block_keys, cells, chain, key, weight, offset, normal, count = surfels
     capacity = points.shape[1]
     bins = np.full(SUPPORT_CELLS * SUPPORT_CELLS * _LAYERS, -1, np.int32)
     used = np.empty(capacity, np.int32)
+    moment = np.zeros((SUPPORT_CELLS * SUPPORT_CELLS, 4))
+    spread = np.empty(SUPPORT_CELLS * SUPPORT_CELLS)
     reach_vox = scale_m / voxel_m
     reach2 = reach_vox * reach_vox
     for row in range(charts.shape[0]):
@@ -93,6 +99,11 @@ def gather_patches(
                                         layer = min(max(int(np.floor((p2 + 1.0) * 0.5 * _LAYERS)), 0), _LAYERS - 1)
                                         slot = (i * SUPPORT_CELLS + j) * _LAYERS + layer
                                         support[row, i, j] += count[s]
+                                        cell = i * SUPPORT_CELLS + j
+                                        moment[cell, 0] += w
+                                        moment[cell, 1] += w * p2
+                                        moment[cell, 2] += w * p2 * p2
+                                        moment[cell, 3] += 1.0
                                         mass[row, (i // 2) * DIRTY_CELLS + j // 2] += w
                                         r = bins[slot]
                                         if r < 0 and rows < capacity:
@@ -112,6 +123,15 @@ def gather_patches(
                                             points[row, r, 2] += f * (p2 - points[row, r, 2])
                                             weights[row, r] = total
                                     s = chain[s]
+        filled = 0
+        for cell in range(moment.shape[0]):
+            if moment[cell, 3] >= 3.0:
+                mean = moment[cell, 1] / moment[cell, 0]
+                spread[filled] = np.sqrt(max(moment[cell, 2] / moment[cell, 0] - mean * mean, 0.0))
+                filled += 1
+            for k in range(4):
+                moment[cell, k] = 0.0
+        thickness[row] = np.median(spread[:filled]) if filled > 0 else 0.0
         for r in range(rows):
             bins[used[r]] = -1
             weights[row, r] *= scale_m * scale_m

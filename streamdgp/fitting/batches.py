@@ -64,13 +64,14 @@ def fit_in_batches(
     regime: Regime,
     points: npt.NDArray[np.float32],
     weights: npt.NDArray[np.float32],
+    thickness: npt.NDArray[np.float32],
     stored: npt.NDArray[np.float32] | None,
     device: torch.device,
 ) -> tuple[FitResult, npt.NDArray[np.float32]]:
     """Fit charts cold (``stored`` None) or warm; results on the CPU, with their rasters."""
 
     def fit(part: slice) -> tuple[FitResult, npt.NDArray[np.float32]]:
-        patches = PatchBatch(torch.from_numpy(points[part]).to(device), torch.from_numpy(weights[part]).to(device))
+        patches = PatchBatch(*(torch.from_numpy(x[part]).to(device) for x in (points, weights, thickness)))
         if stored is None:
             result = regime.fit_new(patches)
         else:

@@ -22,6 +22,9 @@ __all__ = ["LazyRegime"]
 
 _TRANSPORT_RIDGE = 1e-3
 _SMOOTHING_RIDGE = 0.03
+_RIDGE_PER_THICKNESS2 = 4.0
+_THIN = 0.15
+_GAUGE_LIMIT = 0.6
 _HUBER = 2.5
 
 
@@ -137,8 +140,24 @@ class LazyRegime:
         from which cross-validation judges the fit.
         """
         feet, _ = self._project(coefficients, patches)
-        ridge = torch.full((len(feet),), _SMOOTHING_RIDGE, device=self.device)
+        feet = self._fix_gauge(feet, coefficients)
+        ridge = self._ridge_floor(patches).clamp_min(_SMOOTHING_RIDGE)
         return solve_ridge(self.features(feet), patches.points, patches.weights, self.features.penalty, ridge)
+
+    @staticmethod
+    def _fix_gauge(feet: torch.Tensor, coefficients: torch.Tensor) -> torch.Tensor:
+        """Parameters (C, N, 2) in which the chart's tangential part is the identity, to first order.
+
+        A surface does not fix its parametrisation. Left alone, repeated warm starts let it drift until
+        feet leave V. Where the tangential affine part is nearly singular (a fold) it is left as it is.
+        """
+        tangential = coefficients[:, :3, :2]
+        a, b, c, d = (tangential[:, i, j] for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)))
+        # Smallest singular value of the 2x2 part.
+        half = 0.5 * (a.square() + b.square() + c.square() + d.square())
+        smallest = (half - (half.square() - (a * d - b * c).square()).clamp_min(0).sqrt()).clamp_min(0).sqrt()
+        moved = feet @ tangential[:, :2] + tangential[:, 2:]
+        return torch.where((smallest > _GAUGE_LIMIT)[:, None, None], moved, feet)
 
     def _pick_evidence(self, patches: PatchBatch, plane: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Evidence spread over the patch (C, n, 3), and which samples have evidence near them (C, n)."""
@@ -171,15 +190,30 @@ class LazyRegime:
         """
         smooth = self._smooth(patches, coefficients)
         feet, _ = self._project(smooth, patches)
+        feet = self._fix_gauge(feet, smooth)
         rows = self.features(feet)
         penalty = self.features.penalty
-        fit = solve_ridge_gcv(rows, patches.points, patches.weights, penalty, self.config.gcv_gamma)
+        fit = solve_ridge_gcv(
+            rows, patches.points, patches.weights, penalty, self.config.gcv_gamma, self._ridge_floor(patches)
+        )
         distance = (patches.points - rows @ fit.coefficients).norm(dim=-1)
         weights = self._robust(patches.weights, distance)
         final = solve_ridge(rows, patches.points, weights, penalty, fit.ridge)
         total = weights.sum(1).clamp_min(1e-30)
         residual = ((weights * distance.square()).sum(1) / total).sqrt()
         return FitResult(self._flatten(final), feet, residual, weights, fit.ridge)
+
+    @staticmethod
+    def _ridge_floor(patches: PatchBatch) -> torch.Tensor:
+        """Least ridge (C,): evidence as thick as the chart is wide supports a plane and little more.
+
+        lambda = sigma^2 / (n tau^2) for errors of variance sigma^2 = thickness^2 in n independent groups
+        and a prior of variance tau^2 on the features; few groups (about three), because drift and
+        sensor bias are shared by neighbouring rows; tau = 0.3 chart radii. Thin evidence (below 0.15) has
+        no floor: there the spread is mostly slope and curvature.
+        """
+        excess = patches.thickness.square() - _THIN**2
+        return (_RIDGE_PER_THICKNESS2 * excess).clamp(0.0, 1.0)
 
     @staticmethod
     def _robust(weights: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:

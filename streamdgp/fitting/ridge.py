@@ -66,10 +66,13 @@ def solve_ridge_gcv(
     weights: torch.Tensor,
     penalty: torch.Tensor,
     gamma: float,
+    floor: torch.Tensor | None = None,
 ) -> RidgeFit:
     """Solve with the ridge that minimises generalised cross-validation, per chart.
 
-    rows (C, N, 3 + m), targets (C, N, 3), weights (C, N; 0 = padding), penalty (m,).
+    rows (C, N, 3 + m), targets (C, N, 3), weights (C, N; 0 = padding), penalty (m,); ``floor`` (C,)
+    is the smallest ridge to consider: cross-validation takes errors for independent, and where they are
+    not (drift, sensor bias) it would follow them.
     """
     gram, moment, total = _normal_equations(rows, targets, weights)
     count = (weights > 0).sum(1).to(rows.dtype).clamp_min(1)
@@ -104,6 +107,8 @@ def solve_ridge_gcv(
     rss = (rss_affine[:, None] - gain).clamp_min(1e-12)
     slack = 1 - gamma * freedom / count[:, None]
     score = torch.where(slack > 0.05, rss / slack.square(), torch.full_like(rss, torch.inf))
+    if floor is not None:
+        score = torch.where(grid[None, :] >= floor[:, None], score, torch.full_like(score, torch.inf))
     score[:, -1] = torch.where(torch.isfinite(score[:, -1]), score[:, -1], rss[:, -1] * 1e6)
     best = score.argmin(1)
     ridge = grid[best]

@@ -23,14 +23,18 @@ class PatchBatch:
 
     points (C, N, 3)   evidence in chart coordinates; padding rows are 0
     weights (C, N)     inverse variance in chart units (1/sigma^2); 0 marks padding
+    thickness (C,)     spread of the evidence along the normal, chart units; zeros if not measured
     """
 
     points: torch.Tensor
     weights: torch.Tensor
+    thickness: torch.Tensor
 
     def __post_init__(self) -> None:
         c, n, three = self.points.shape
-        assert three == 3 and self.weights.shape == (c, n)
+        assert three == 3
+        assert self.weights.shape == (c, n)
+        assert self.thickness.shape == (c,)
 
 
 @dataclass(frozen=True)

@@ -35,9 +35,6 @@ SCHEMA_NAME = "streamdgp-atlas"
 SCHEMA_VERSION = 1
 _BRANCH = "main"
 _LOGGER = logging.getLogger(__name__)
-Digests = dict[
-    tuple[str, str, int], bytes
-]  # (table, column, page): SHA-256 of what the newest revision holds
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ __all__ = ["closest_compatible_pair", "uncovered_evidence"]
 
 Array = npt.NDArray[np.float64]
 _SLACK = 1 + 1e-6
+_FLAT = 0.94  # mean length of unit normals spread evenly over 40 degrees
 
 
 def closest_compatible_pair(anchors: Array, normals: Array, min_cos: float) -> float:
@@ -36,8 +37,8 @@ def uncovered_evidence(
 
     Three standard deviations ``sigmas`` of a single observation along the anchor's normal do not count:
     noise is no new surface. Evidence is well supported when at least ``min_count`` compatible surfels
-    lie within 0.7 radius and their weighted mean normal agrees with its own: a lone or torn surfel
-    carries no plane.
+    lie within 0.7 radius and their normals agree with each other and with its own: a lone or torn surfel,
+    or one on a crease, carries no plane.
     """
     length = np.linalg.norm(normals, axis=1)
     unit = normals / np.maximum(length, 1e-12)[:, None]
@@ -54,7 +55,10 @@ def uncovered_evidence(
         if near.sum() < min_count:
             continue
         mean = (weights[near, None] * normals[near]).sum(0)
+        flatness = float(np.linalg.norm(mean)) / float((weights[near] * length[near]).sum())
         mean /= max(float(np.linalg.norm(mean)), 1e-12)
+        if flatness < _FLAT:
+            continue
         if mean @ unit[s] < min_cos + 1e-4:
             continue
         # A single surfel's normal is noisy: an anchor that agrees with the patch covers it as well.

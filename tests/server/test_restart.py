@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from streamdgp.errors import ServerUnavailableError
+from streamdgp.errors import NotFoundError, ServerUnavailableError
 from streamdgp.v1 import scene_service_pb2
 from tests.server.harness import ServerProcess, Stream, get_mesh, make_frame, mesh_bytes, send_scan
 
@@ -133,6 +133,22 @@ def test_rejections_are_remembered_over_a_restart(tmp_path: Path) -> None:
             statistics = server.scenes.GetSceneStatistics(request).statistics
             assert (statistics.frame_count, statistics.rejected_frame_count) == (2, 2)
             assert mesh_bytes(get_mesh(server)) == before
+
+
+def test_old_revisions_are_dropped_and_the_rest_stays(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with ServerProcess(data, "--keep-revisions", "2") as server:
+        for number in range(1, 7):
+            send_scan(server, number, number)
+        answer = server.scenes.ListRevisions(scene_service_pb2.ListRevisionsRequest(scene=SCENE))
+        kept = [revision.number for revision in answer.revisions]
+        assert kept[:2] == [6, 5]
+        assert len(kept) <= 3
+        meshes = {revision: mesh_bytes(get_mesh(server, revision=revision)) for revision in kept}
+        with pytest.raises(NotFoundError, match=f"a revision from {kept[-1]} to 6"):
+            get_mesh(server, revision=1)
+    with ServerProcess(data) as server:
+        assert {revision: mesh_bytes(get_mesh(server, revision=revision)) for revision in kept} == meshes
 
 
 def test_two_servers_on_one_directory(tmp_path: Path) -> None:
