@@ -48,6 +48,7 @@ def run_bench(*arguments: str | Path) -> dict[str, Any]:
         raise StreamdgpError(
             f"{tool.name} {arguments[0]} to work", done.stderr.strip()[-500:], "Run it by hand."
         )
-    lines = done.stdout.strip().splitlines()
-    answer: dict[str, Any] = json.loads(lines[-1]) if lines else {}
+    # Open3D's warnings come on the same stream.
+    answers = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    answer: dict[str, Any] = json.loads(answers[-1]) if answers else {}
     return answer

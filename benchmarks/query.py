@@ -185,8 +185,9 @@ def run(limit: int | None, every: int, frames_per_s: float, period_s: float) -> 
             Check("gate", f"of {len(in_time)} within the server's speed, answers older than 2 s", stale, 0),
         ],
         [
-            f"{len(scan)} frames in {seconds:.0f} s, {len(scan) / seconds:.2f} a second; {len(answers)} answers in "
-            f"{took.mean():.2f} s on average, median {np.median(took):.2f} s, longest {took.max():.2f} s",
+            f"{len(scan)} frames in {seconds:.0f} s, {len(scan) / seconds:.2f} a second",
+            f"{len(answers)} answers: mean {took.mean():.2f} s, median {np.median(took):.2f} s, "
+            f"longest {took.max():.2f} s",
         ],
         {"seconds": seconds, "answers": [asdict(answer) for answer in answers]},
     )

@@ -27,7 +27,8 @@ HELD_BACK_COUNT = 12
 def held_back_frames(frame_count: int, every: int, count: int) -> list[int]:
     """Numbers of ``count`` frames spread over the scan, each in the middle between two that go in."""
     middles = range(every // 2, frame_count, every)
-    return [middles[k * len(middles) // count] for k in range(min(count, len(middles)))]
+    count = min(count, len(middles))
+    return [middles[k * len(middles) // count] for k in range(count)]
 
 
 def run(every: int = 5, limit: int | None = None, held_back: int = HELD_BACK_COUNT) -> Result:

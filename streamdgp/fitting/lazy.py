@@ -23,7 +23,8 @@ __all__ = ["LazyRegime"]
 _TRANSPORT_RIDGE = 1e-3
 _SMOOTHING_RIDGE = 0.03
 _RIDGE_PER_THICKNESS2 = 4.0
-_THIN = 0.15
+_THIN = 0.12
+_THICK = 0.2
 _GAUGE_LIMIT = 0.6
 _HUBER = 2.5
 
@@ -139,25 +140,28 @@ class LazyRegime:
         An assignment displaces samples by half their spacing; that jitter must not reach the feet
         from which cross-validation judges the fit.
         """
-        feet, _ = self._project(coefficients, patches)
-        feet = self._fix_gauge(feet, coefficients)
+        feet = self._feet(coefficients, patches)
         ridge = self._ridge_floor(patches).clamp_min(_SMOOTHING_RIDGE)
         return solve_ridge(self.features(feet), patches.points, patches.weights, self.features.penalty, ridge)
 
-    @staticmethod
-    def _fix_gauge(feet: torch.Tensor, coefficients: torch.Tensor) -> torch.Tensor:
-        """Parameters (C, N, 2) in which the chart's tangential part is the identity, to first order.
+    def _feet(self, coefficients: torch.Tensor, patches: PatchBatch) -> torch.Tensor:
+        """Parameters (C, N, 2) of the evidence: foot points, in a fixed gauge.
 
-        A surface does not fix its parametrisation. Left alone, repeated warm starts let it drift until
-        feet leave V. Where the tangential affine part is nearly singular (a fold) it is left as it is.
+        A surface does not fix its parametrisation; left alone, repeated warm starts let it drift until
+        feet leave V. So the affine part of the tangential map is made the identity, unless it is
+        nearly singular (a fold). Evidence nearly as thick as the chart is wide tells nothing about the
+        foot point's direction (nearest points on a tilted sheet tilt it further): there the feet are
+        the tangential coordinates, and the chart is a regression of height.
         """
+        feet, _ = self._project(coefficients, patches)
         tangential = coefficients[:, :3, :2]
         a, b, c, d = (tangential[:, i, j] for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)))
-        # Smallest singular value of the 2x2 part.
         half = 0.5 * (a.square() + b.square() + c.square() + d.square())
         smallest = (half - (half.square() - (a * d - b * c).square()).clamp_min(0).sqrt()).clamp_min(0).sqrt()
-        moved = feet @ tangential[:, :2] + tangential[:, 2:]
-        return torch.where((smallest > _GAUGE_LIMIT)[:, None, None], moved, feet)
+        graph = (smallest > _GAUGE_LIMIT)[:, None, None]
+        feet = torch.where(graph, feet @ tangential[:, :2] + tangential[:, 2:], feet)
+        thick = ((patches.thickness - _THIN) / (_THICK - _THIN)).clamp(0, 1)[:, None, None]
+        return torch.where(graph, feet + thick * (patches.points[..., :2] - feet), feet)
 
     def _pick_evidence(self, patches: PatchBatch, plane: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Evidence spread over the patch (C, n, 3), and which samples have evidence near them (C, n)."""
@@ -189,8 +193,7 @@ class LazyRegime:
         its residuals small, cross-validation then asks for more wiggles, and warm starts repeat that.
         """
         smooth = self._smooth(patches, coefficients)
-        feet, _ = self._project(smooth, patches)
-        feet = self._fix_gauge(feet, smooth)
+        feet = self._feet(smooth, patches)
         rows = self.features(feet)
         penalty = self.features.penalty
         fit = solve_ridge_gcv(
@@ -209,7 +212,7 @@ class LazyRegime:
 
         lambda = sigma^2 / (n tau^2) for errors of variance sigma^2 = thickness^2 in n independent groups
         and a prior of variance tau^2 on the features; few groups (about three), because drift and
-        sensor bias are shared by neighbouring rows; tau = 0.3 chart radii. Thin evidence (below 0.15) has
+        sensor bias are shared by neighbouring rows; tau = 0.3 chart radii. Thin evidence (below 0.12) has
         no floor: there the spread is mostly slope and curvature.
         """
         excess = patches.thickness.square() - _THIN**2
