@@ -91,6 +91,7 @@ def serve(
     # Loading the engine takes seconds; --help must not.
     import torch
 
+    from streamdgp.fitting.device import choose_device
     from streamdgp_server.app import serve as run_server
     from streamdgp_server.options import ServerOptions
 
@@ -103,6 +104,7 @@ def serve(
     if keep_revisions is not None:
         options = replace(options, commit=replace(options.commit, keep_revisions=keep_revisions))
     try:
+        choose_device(device)
         asyncio.run(
             run_server(
                 options,
@@ -126,9 +128,10 @@ def check(data: Path, all_revisions: bool) -> None:
     """
     from streamdgp_server.check import check_data
 
-    faults = 0
+    scenes = faults = 0
     try:
         for found in check_data(data, all_revisions=all_revisions):
+            scenes += 1
             faults += bool(found.fault)
             click.echo(
                 f"{found.scene_id}: "
@@ -136,5 +139,7 @@ def check(data: Path, all_revisions: bool) -> None:
             )
     except StreamdgpError as error:
         raise click.ClickException(str(error)) from error
+    if not scenes:
+        click.echo(f"no scenes in {data}")
     if faults:
         raise click.ClickException(f"{faults} damaged scenes")

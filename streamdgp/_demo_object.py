@@ -48,7 +48,11 @@ def make_teapot() -> TriangleMesh:
         _tube(_in_plane(_HANDLE), _HANDLE_RADII),
     ]
     parts += [TriangleMesh(part.vertices + np.array([0.0, 0.0, z]), part.triangles) for part in pot]
-    return join(parts)
+    whole = join(parts)
+    # At poles and caps triangles shrink to a line: they have no normal to compare with.
+    sides = np.diff(whole.vertices[whole.triangles], axis=1)
+    area = np.linalg.norm(np.cross(sides[:, 0], sides[:, 1]), axis=1)
+    return TriangleMesh(whole.vertices, whole.triangles[area > 1e-9])
 
 
 def _curve(points: Sequence[Sequence[float]] | _Points, steps: int) -> _Points:

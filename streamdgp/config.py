@@ -17,6 +17,10 @@ __all__ = ["ConsistencyConfig", "EvidenceConfig", "FitConfig", "RegimeName", "Sc
 RegimeName = Literal["lazy", "active", "paper"]
 
 
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _require(condition: bool, wanted: str, got: object, remedy: str = "Change the setting.") -> None:
     if not condition:
         raise InvalidConfigError(wanted, str(got), remedy)
@@ -33,7 +37,7 @@ class EvidenceConfig:
 
     def __post_init__(self) -> None:
         _require(0 <= self.min_incidence_cos < 1, "min_incidence_cos in [0, 1)", self.min_incidence_cos)
-        _require(self.view_mass_cap >= 1, "view_mass_cap >= 1", self.view_mass_cap)
+        _require(math.isfinite(self.view_mass_cap) and self.view_mass_cap >= 1, "view_mass_cap >= 1", self.view_mass_cap)
 
 
 @dataclass(frozen=True)
@@ -46,17 +50,21 @@ class FitConfig:
     """Evidence rows per chart after binning, 64 to 4096."""
     transport_samples: int = 64
     """Parameter samples of the optimal-transport step, 16 to 256."""
-    gcv_gamma: float = 1.4
+    gcv_gamma: float = 1.2
     """Cost of a degree of freedom in generalised cross-validation, >= 1."""
-    refit_growth: float = 2.0
+    refit_growth: float = 1.6
     """A cell's evidence mass must grow by this factor before its chart is refitted, > 1."""
 
     def __post_init__(self) -> None:
-        _require(4 <= self.width <= 1024, "width in 4..1024", self.width)
-        _require(64 <= self.max_samples <= 4096, "max_samples in 64..4096", self.max_samples)
-        _require(16 <= self.transport_samples <= 256, "transport_samples in 16..256", self.transport_samples)
-        _require(self.gcv_gamma >= 1, "gcv_gamma >= 1", self.gcv_gamma)
-        _require(self.refit_growth > 1, "refit_growth > 1", self.refit_growth)
+        _require(_whole(self.width) and 4 <= self.width <= 1024, "width in 4..1024", self.width)
+        _require(_whole(self.max_samples) and 64 <= self.max_samples <= 4096, "max_samples in 64..4096", self.max_samples)
+        _require(
+            _whole(self.transport_samples) and 16 <= self.transport_samples <= 256,
+            "transport_samples in 16..256",
+            self.transport_samples,
+        )
+        _require(math.isfinite(self.gcv_gamma) and self.gcv_gamma >= 1, "gcv_gamma >= 1", self.gcv_gamma)
+        _require(math.isfinite(self.refit_growth) and self.refit_growth > 1, "refit_growth > 1", self.refit_growth)
 
 
 @dataclass(frozen=True)
@@ -64,13 +72,13 @@ class ConsistencyConfig:
     """How charts are made to agree (paper, section on consistency)."""
 
     sweeps: int = 1
-    """Block Gauss-Seidel sweeps over the dirty charts, 0 (off) to 8."""
+    """Block relaxation sweeps over the dirty charts, 0 (off) to 8."""
     weight: float = 1.0
     """mu: weight of the overlap terms against the evidence, >= 0."""
 
     def __post_init__(self) -> None:
-        _require(0 <= self.sweeps <= 8, "sweeps in 0..8", self.sweeps)
-        _require(self.weight >= 0, "weight >= 0", self.weight)
+        _require(_whole(self.sweeps) and 0 <= self.sweeps <= 8, "sweeps in 0..8", self.sweeps)
+        _require(math.isfinite(self.weight) and self.weight >= 0, "weight >= 0", self.weight)
 
 
 @dataclass(frozen=True)
@@ -83,8 +91,16 @@ class SurfaceConfig:
     """Radius of a chart's influence as a share of its ball, in (0, 1]."""
 
     def __post_init__(self) -> None:
-        _require(4 <= self.tile_cells <= 64, "tile_cells in 4..64", self.tile_cells)
+        _require(_whole(self.tile_cells) and 4 <= self.tile_cells <= 64, "tile_cells in 4..64", self.tile_cells)
         _require(0 < self.blend_radius <= 1, "blend_radius in (0, 1]", self.blend_radius)
+
+
+_NESTED: dict[str, type] = {
+    "evidence": EvidenceConfig,
+    "fit": FitConfig,
+    "consistency": ConsistencyConfig,
+    "surface": SurfaceConfig,
+}
 
 
 @dataclass(frozen=True)
@@ -111,6 +127,9 @@ class SceneConfig:
     surface: SurfaceConfig = field(default_factory=SurfaceConfig)
 
     def __post_init__(self) -> None:
+        for name, kind in _NESTED.items():
+            value = getattr(self, name)
+            _require(isinstance(value, kind), f"{name} as {kind.__name__}", type(value).__name__)
         for name in ("anchor_radius_m", "evidence_voxel_m", "resolution_m"):
             value = getattr(self, name)
             _require(
@@ -129,7 +148,7 @@ class SceneConfig:
         _require(1.0 < self.neighbourhood_ratio <= 3.0, "neighbourhood_ratio in (1, 3]", self.neighbourhood_ratio)
         _require(0 < self.normal_angle_deg < 90, "normal_angle_deg in (0, 90)", self.normal_angle_deg)
         _require(self.regime in get_args(RegimeName), f"regime one of {get_args(RegimeName)}", self.regime)
-        _require(0 <= self.seed < 2**31, "seed in 0..2^31-1", self.seed)
+        _require(_whole(self.seed) and 0 <= self.seed < 2**31, "seed in 0..2^31-1", self.seed)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON-able nested dictionaries."""
@@ -144,18 +163,12 @@ class SceneConfig:
         InvalidConfigError
             An unknown name, a wrong type or a value out of range.
         """
-        nested = {
-            "evidence": EvidenceConfig,
-            "fit": FitConfig,
-            "consistency": ConsistencyConfig,
-            "surface": SurfaceConfig,
-        }
         known = {f.name for f in fields(cls)}
         unknown = sorted(set(values) - known)
         _require(not unknown, f"settings among {sorted(known)}", unknown, "Remove the unknown settings.")
         arguments = dict(values)
         try:
-            for name, kind in nested.items():
+            for name, kind in _NESTED.items():
                 if isinstance(arguments.get(name), dict):
                     arguments[name] = kind(**arguments[name])
             return cls(**arguments)

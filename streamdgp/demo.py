@@ -41,7 +41,7 @@ _SCENE: Final = "teapot"
 _TSDF_VOXEL_M: Final = 0.004
 _THRESHOLD_M: Final = 0.004
 _EYE_M: Final = (0.95, -1.15, 1.0)
-_TARGET_M: Final = (0.0, 0.0, -0.03)
+_TARGET_M: Final = (0.0, 0.0, -0.06)
 _STOP_S: Final = 60.0
 _READY: Final = "streamdgp-server ready on "
 
@@ -176,7 +176,7 @@ def _row(scores: MeshScores) -> list[str]:
 def _print_scores(console: Console, ours: MeshScores, tsdf: MeshScores) -> None:
     table = Table(box=SIMPLE)
     table.add_column("error in mm", no_wrap=True)
-    for name in ("mean", "median", "p95", "complete", "F-score", "normals", "triangles"):
+    for name in ("mean", "median", "p95", "complete", "F-score", "normals", "faces"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_row("streamdgp", *_row(ours))
     table.add_row(f"TSDF {1e3 * _TSDF_VOXEL_M:g} mm", *_row(tsdf))
@@ -203,7 +203,7 @@ def _evaluate(console: Console, out: Path, mesh: Mesh, scan: Dataset) -> None:
         "truth": truth,
     }
     render_png(
-        views, out / "mesh.png", size=(620, 520), eye_m=_EYE_M, target_m=_TARGET_M, field_of_view_deg=38.0
+        views, out / "mesh.png", size=(620, 520), eye_m=_EYE_M, target_m=_TARGET_M, field_of_view_deg=39.0
     )
 
 

@@ -160,8 +160,10 @@ class Reconstructor:
 
     def _map_for(self, points: Any) -> _Map:  # noqa: ANN401
         if self._map is None:
-            self.config = resolve_scale(self.config, points)
-            self._map = _Map(self.config, self.device)
+            config = resolve_scale(self.config, points)
+            m = _Map(config, self.device)
+            m.evidence.check_reach(points)
+            self.config, self._map = config, m
         return self._map
 
     def _add_anchors(self, m: _Map, touched: TouchedSurfels) -> npt.NDArray[np.int64]:
@@ -300,7 +302,7 @@ class Reconstructor:
         parameters = torch.from_numpy(m.atlas.column("parameters").copy()).to(self.device)
         rasters = rasters_of(m.regime, parameters)
         for chart in range(len(m.atlas)):
-            m.atlas.rasters[chart] = rasters[chart]
+            m.atlas.rasters[chart] = rasters[chart].copy()
         self._map = m
         return self
 

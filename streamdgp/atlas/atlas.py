@@ -147,7 +147,7 @@ class Atlas:
         """Replace weights and rasters; old rasters stay untouched for the snapshots that hold them."""
         self.columns["parameters"][charts] = parameters
         for row, chart in enumerate(charts):
-            self.rasters[chart] = np.ascontiguousarray(rasters[row])
+            self.rasters[chart] = rasters[row].copy()
 
     @classmethod
     def restore(cls, radius_m: float, scale_m: float, columns: dict[str, npt.NDArray[Any]]) -> Atlas:

@@ -23,5 +23,5 @@ def support_masks(observations: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     pad = _CLOSING_CELLS + 1
     padded = np.pad(backed, ((0, 0), (pad, pad), (pad, pad)))
     element = ndimage.iterate_structure(ndimage.generate_binary_structure(2, 1), _CLOSING_CELLS)[None]
-    closed = ndimage.binary_closing(padded, element)[:, pad:-pad, pad:-pad]
+    closed: npt.NDArray[np.bool_] = ndimage.binary_closing(padded, element)[:, pad:-pad, pad:-pad]
     return closed.astype(np.uint8)

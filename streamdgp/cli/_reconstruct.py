@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from streamdgp.cli._group import progress_bar
 from streamdgp.datasets import FORMATS, open_dataset
-from streamdgp.errors import InvalidFrameError
+from streamdgp.errors import InvalidFrameError, ResourceLimitError
 from streamdgp.meshes import check_mesh_path, write_mesh
+
+if TYPE_CHECKING:
+    from streamdgp.surface import SurfaceSnapshot
 
 __all__ = ["reconstruct"]
 
 _TILE_CACHE_BYTES = 64 << 20
+_MAX_CELLS = 1_000_000_000
+
+
+def _check_cost(snapshot: SurfaceSnapshot, resolution_m: float | None) -> None:
+    """Refuse a mesh that would fill the memory rather than a file."""
+    cost = snapshot.estimate_cells(resolution_m)
+    if cost > _MAX_CELLS:
+        raise ResourceLimitError(
+            f"a mesh of at most {_MAX_CELLS:,} lattice cells",
+            f"about {cost:,} at a resolution of {resolution_m or snapshot.resolution_m or 0.0:g} m",
+            "Choose a coarser --resolution.",
+        )
 
 
 @click.command(short_help="Reconstruct a recorded scan, without a server.")
@@ -71,6 +86,7 @@ def reconstruct(
     check_mesh_path(output)
     dataset = open_dataset(path, format_name, unit=unit, layout=layout, poses=poses).subset(every, limit)
     from streamdgp.config import SceneConfig
+    from streamdgp.fitting.device import choose_device
     from streamdgp.reconstructor import Reconstructor
     from streamdgp.surface import TileCache, weld_tiles
 
@@ -79,7 +95,7 @@ def reconstruct(
         "anchor_radius_m": anchor_radius,
         "resolution_m": resolution,
     }
-    reconstructor = Reconstructor(SceneConfig(**settings), device=device)
+    reconstructor = Reconstructor(SceneConfig(**settings), device=choose_device(device))
     rejected: list[str] = []
     with progress_bar() as progress:
         task = progress.add_task("frames", total=len(dataset), note="")
@@ -90,10 +106,13 @@ def reconstruct(
                 rejected.append(f"frame {dataset.frame_names[index]} left out: {error}")
                 progress.advance(task)
                 continue
+            if report.charts_created and not index:
+                _check_cost(reconstructor.surface(), resolution)  # before the work, not after it
             charts = report.charts_untouched + report.charts_created + report.charts_warm + report.charts_cold
             progress.update(task, advance=1, note=f"{charts} charts")
         task = progress.add_task("surface", total=1, note="")
         snapshot = reconstructor.surface()
+        _check_cost(snapshot, resolution)
         mesh = weld_tiles(list(snapshot.tiles(resolution_m=resolution, cache=TileCache(_TILE_CACHE_BYTES))))
         progress.update(task, advance=1, note=f"{len(mesh.triangles)} triangles")
     write_mesh(output, mesh)

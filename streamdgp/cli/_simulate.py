@@ -23,7 +23,12 @@ __all__ = ["simulate"]
     "--seed", type=click.IntRange(min=0), default=7, show_default=True, help="Same seed, same bytes."
 )
 @click.option(
-    "--size", type=float, default=1.0, show_default=True, metavar="M", help="Longest side of a MESH."
+    "--size",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1.0,
+    show_default=True,
+    metavar="M",
+    help="Longest side of a MESH.",
 )
 @click.option(
     "--flying-pixels",
@@ -55,7 +60,7 @@ def simulate(
         LidarSensor() if kind == "lidar" else dataclasses.replace(DepthSensor(), flying_share=flying_pixels)
     )
     with progress_bar() as progress:
-        task = progress.add_task("frames", total=frames, note="")
+        task = progress.add_task("frames", total=frames, note="", visible=False)
         summary = simulate_scan(
             world,
             output,
@@ -63,6 +68,6 @@ def simulate(
             frames,
             seed,
             size_m=size,
-            progress=lambda done, _: progress.update(task, completed=done),
+            progress=lambda done, _: progress.update(task, completed=done, visible=True),
         )
     click.echo(f"{summary.path}: {summary.frame_count} frames ({summary.format}), truth.ply, seen.npy")

@@ -11,10 +11,9 @@ from streamdgp.evidence.kernels import find_block
 from streamdgp.fitting.raster import foot_on_raster
 from streamdgp.surface.kernels import support_at
 
-__all__ = ["colour_charts", "neighbour_targets", "neighbours_of"]
+__all__ = ["neighbour_targets", "neighbours_of"]
 
 _SAME_SHEET_COS = 0.5
-_MAX_NEIGHBOURS = 96
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -23,9 +22,9 @@ def neighbours_of(
 ) -> int:
     """Charts whose anchors lie within ``reach * scale_m`` and that may share evidence; sorted numbers."""
     table, keys, head, following, _ = grid
-    x = np.int64(np.floor(anchor[chart, 0] / scale_m))
-    y = np.int64(np.floor(anchor[chart, 1] / scale_m))
-    z = np.int64(np.floor(anchor[chart, 2] / scale_m))
+    x = int(np.floor(anchor[chart, 0] / scale_m))
+    y = int(np.floor(anchor[chart, 1] / scale_m))
+    z = int(np.floor(anchor[chart, 2] / scale_m))
     limit = reach * scale_m * reach * scale_m
     found = 0
     for dx in range(-2, 3):
@@ -54,31 +53,6 @@ def neighbours_of(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def colour_charts(charts: Any, anchor: Any, rotation: Any, scale_m: float, grid: Any, colour: Any) -> int:  # noqa: ANN401
-    """Greedy colouring of the overlap graph among ``charts`` (in order); returns the number of colours.
-
-    ``colour`` (all charts,) int32 is -1 on entry for every chart. Blocks of one colour do not overlap
-    by much, so they can be solved together as one step of block Gauss-Seidel.
-    """
-    near = np.empty(256, np.int64)
-    used = np.empty(257, np.uint8)
-    colours = 0
-    for c in charts:
-        found = neighbours_of(c, anchor, rotation, scale_m, 1.0, grid, near)
-        used[: found + 1] = 0
-        for k in range(found):
-            other = colour[near[k]]
-            if 0 <= other <= found:
-                used[other] = 1
-        pick = 0
-        while used[pick]:
-            pick += 1
-        colour[c] = pick
-        colours = max(colours, pick + 1)
-    return colours
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
 def neighbour_targets(
     charts: Any,  # noqa: ANN401
     near_start: Any,  # noqa: ANN401
@@ -89,16 +63,22 @@ def neighbour_targets(
     rotation: Any,  # noqa: ANN401
     scale_m: float,
     mu: float,
-    points: Any,  # noqa: ANN401
+    own: Any,  # noqa: ANN401
     weights: Any,  # noqa: ANN401
+    tolerance: Any,  # noqa: ANN401
     targets: Any,  # noqa: ANN401
-    total: Any,  # noqa: ANN401
+    overlap: Any,  # noqa: ANN401
 ) -> None:
-    """Combine each row's evidence with its neighbours' predictions.
+    """Combine each chart's own fit with its neighbours' predictions, row by row.
 
-    With phi_q'(foot of x_i) = p_i' the objective sum_i w_i |phi(v_i) - x_i|^2 + mu sum_q' b_q' w_i
-    |phi(v_i) - p_i'|^2 at fixed v_i is one least squares with target (x_i + mu sum b p) / (1 + mu sum b)
-    and weight w_i (1 + mu sum b). b falls off towards the neighbour's border and is zero off its support.
+    A lazy L_q is quadratic, so it equals its distance from the chart's own solution phi^_q. At row i
+
+        b_q |phi(v_i) - phi^_q(v_i)|^2 + mu sum_q' b_q' |phi(v_i) - p_i'|^2,    p_i' on phi_q' at x_i,
+
+    is least for (b_q phi^_q(v_i) + mu sum b_q' p_i') / (b_q + mu sum b_q'): that is the target. The
+    precisions b = (1 - rho^2)^3 are those of the blend (a chart is surest at its centre), zero off the
+    neighbour's support; with mu = 1 charts agree on the very surface that the blend would show, so
+    agreement costs no accuracy. ``own`` (K, N, 3) holds phi^_q(v_i); rows without weight are skipped.
 
     ``near`` lists, per chart (offsets ``near_start``), rows of ``near_rasters``; near[:, 0] is the
     chart number, near[:, 1] the row.
@@ -109,19 +89,21 @@ def neighbour_targets(
     out = np.empty(9)
     for row in range(charts.shape[0]):
         c = charts[row]
-        for i in range(points.shape[1]):
-            w = weights[row, i]
+        for i in range(own.shape[1]):
             for k in range(3):
-                targets[row, i, k] = points[row, i, k]
-            total[row, i] = w
-            if w <= 0.0:
+                targets[row, i, k] = own[row, i, k]
+            overlap[row, i] = 0.0
+            if weights[row, i] <= 0.0:
                 continue
+            own_rho2 = 0.0
             for k in range(3):
                 x[k] = (
-                    rotation[c, k, 0] * points[row, i, 0]
-                    + rotation[c, k, 1] * points[row, i, 1]
-                    + rotation[c, k, 2] * points[row, i, 2]
+                    rotation[c, k, 0] * own[row, i, 0]
+                    + rotation[c, k, 1] * own[row, i, 1]
+                    + rotation[c, k, 2] * own[row, i, 2]
                 )
+                own_rho2 += own[row, i, k] * own[row, i, k] / 0.81
+            precision = max(1.0 - own_rho2, 0.1) ** 3
             share = 0.0
             t0 = t1 = t2 = 0.0
             for m in range(near_start[row], near_start[row + 1]):
@@ -154,7 +136,7 @@ def neighbour_targets(
                 dot = wx * rotation[c, 0, 2] + wy * rotation[c, 1, 2] + wz * rotation[c, 2, 2]
                 if dot < _SAME_SHEET_COS * length:
                     continue
-                b = (1.0 - rho2) * (1.0 - rho2) * mu
+                b = mu * (1.0 - rho2) ** 3
                 # The neighbour's foot point, back in the world, then in this chart's frame.
                 fx = rotation[q, 0, 0] * out[0] + rotation[q, 0, 1] * out[1] + rotation[q, 0, 2] * out[2]
                 fy = rotation[q, 1, 0] * out[0] + rotation[q, 1, 1] * out[1] + rotation[q, 1, 2] * out[2]
@@ -162,12 +144,18 @@ def neighbour_targets(
                 fx += (anchor[q, 0] - anchor[c, 0]) / scale_m
                 fy += (anchor[q, 1] - anchor[c, 1]) / scale_m
                 fz += (anchor[q, 2] - anchor[c, 2]) / scale_m
-                t0 += b * (fx * rotation[c, 0, 0] + fy * rotation[c, 1, 0] + fz * rotation[c, 2, 0])
-                t1 += b * (fx * rotation[c, 0, 1] + fy * rotation[c, 1, 1] + fz * rotation[c, 2, 1])
-                t2 += b * (fx * rotation[c, 0, 2] + fy * rotation[c, 1, 2] + fz * rotation[c, 2, 2])
+                gx = fx * rotation[c, 0, 0] + fy * rotation[c, 1, 0] + fz * rotation[c, 2, 0]
+                gy = fx * rotation[c, 0, 1] + fy * rotation[c, 1, 1] + fz * rotation[c, 2, 1]
+                gz = fx * rotation[c, 0, 2] + fy * rotation[c, 1, 2] + fz * rotation[c, 2, 2]
+                apart2 = (gx - own[row, i, 0]) ** 2 + (gy - own[row, i, 1]) ** 2 + (gz - own[row, i, 2]) ** 2
+                b /= 1.0 + apart2 / (tolerance[row] * tolerance[row])
+                t0 += b * gx
+                t1 += b * gy
+                t2 += b * gz
                 share += b
             if share > 0.0:
-                targets[row, i, 0] = (points[row, i, 0] + t0) / (1.0 + share)
-                targets[row, i, 1] = (points[row, i, 1] + t1) / (1.0 + share)
-                targets[row, i, 2] = (points[row, i, 2] + t2) / (1.0 + share)
-                total[row, i] = w * (1.0 + share)
+                total = precision + share
+                targets[row, i, 0] = (precision * own[row, i, 0] + t0) / total
+                targets[row, i, 1] = (precision * own[row, i, 1] + t1) / total
+                targets[row, i, 2] = (precision * own[row, i, 2] + t2) / total
+                overlap[row, i] = share / total

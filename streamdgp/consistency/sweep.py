@@ -1,8 +1,9 @@
 """The consistency step: minimise sum_q L_q + mu sum_qq' L_qq' over the dirty charts.
 
-Block Gauss-Seidel: charts of one colour (which overlap little) are solved together towards their
-evidence and their neighbours' current predictions, then the next colour sees the result. Stored
-charts that are not dirty are boundary values and never move.
+Block relaxation: every dirty chart is solved towards its own evidence solution and its neighbours'
+predictions, all from the same state (block Jacobi). Solving in colours, each seeing the result of the
+one before (Gauss-Seidel), over-smoothed measurably more. Stored charts that are not dirty are
+boundary values and never move.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ import torch
 
 from streamdgp.atlas.atlas import Atlas
 from streamdgp.config import ConsistencyConfig
-from streamdgp.consistency.overlap import colour_charts, neighbour_targets, neighbours_of
+from streamdgp.consistency.overlap import neighbour_targets, neighbours_of
 from streamdgp.fitting.batches import map_batches, rasters_of_batch
 from streamdgp.fitting.types import Regime
 
 __all__ = ["DirtyCharts", "make_consistent", "seam_distances_m"]
 
 _REACH = 1.3
+# The targets are smooth already: a light penalty keeps the refit from smoothing them again.
+_CONSENSUS_RIDGE = 0.01
+_TOLERANCE = 0.5
 
 
 @dataclass(frozen=True)
@@ -52,72 +56,73 @@ def _near(atlas: Atlas, charts: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.i
 def neighbour_rows(
     atlas: Atlas,
     charts: npt.NDArray[np.int64],
-    points: npt.NDArray[np.float32],
+    own: npt.NDArray[np.float32],
     weights: npt.NDArray[np.float32],
     mu: float,
+    tolerance: float = np.inf,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Targets (K, N, 3) and weights (K, N) that combine evidence with the neighbours' predictions."""
+    """Targets (K, N, 3) that combine own points with the neighbours' predictions; their share (K, N)."""
     start, near, distinct = _near(atlas, charts)
-    targets, total = np.empty_like(points), np.empty_like(weights)
+    targets, overlap = np.empty_like(own), np.empty_like(weights)
     if not len(distinct):
-        return points.copy(), weights.copy()
+        return own.copy(), np.zeros_like(weights)
     neighbour_targets(
         charts, start, near,
         np.stack([atlas.rasters[c] for c in distinct]), np.stack([atlas.supports[c] for c in distinct]),
-        atlas.columns["anchor"], atlas.columns["rotation"], atlas.scale_m, mu, points, weights, targets, total,
+        atlas.columns["anchor"], atlas.columns["rotation"], atlas.scale_m, mu, own, weights,
+        np.maximum(tolerance * atlas.columns["residual"][charts].astype(np.float64), 1e-6), targets, overlap,
     )  # fmt: skip
-    return targets, total
+    return targets, overlap
 
 
 def make_consistent(atlas: Atlas, regime: Regime, dirty: DirtyCharts, config: ConsistencyConfig) -> None:
-    """Run the sweeps; weights and rasters of the dirty charts are replaced in the atlas."""
+    """Run the sweeps; weights and rasters of the dirty charts are replaced in the atlas.
+
+    Every sweep starts from the charts' own evidence solution, so sweeps do not diffuse.
+    """
     if config.sweeps == 0 or config.weight == 0 or not len(dirty.charts):
         return
-    colour = np.full(len(atlas), -1, np.int32)
-    colours = colour_charts(
-        dirty.charts, atlas.columns["anchor"], atlas.columns["rotation"], atlas.scale_m, atlas.grid, colour
-    )
+    alone = atlas.columns["parameters"][dirty.charts].copy()
     for _ in range(config.sweeps):
-        for shade in range(colours):
-            rows = np.flatnonzero(colour[dirty.charts] == shade)
-            charts = dirty.charts[rows]
-            parameters, rasters = _solve_block(atlas, regime, dirty, rows, config.weight)
-            atlas.store_weights(charts, parameters, rasters)
+        parameters, rasters = _solve_blocks(atlas, regime, dirty, alone, config.weight)
+        atlas.store_weights(dirty.charts, parameters, rasters)
 
 
-def _solve_block(
-    atlas: Atlas, regime: Regime, dirty: DirtyCharts, rows: npt.NDArray[np.int64], mu: float
+def _solve_blocks(
+    atlas: Atlas, regime: Regime, dirty: DirtyCharts, alone: npt.NDArray[np.float32], mu: float
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """One block of the Gauss-Seidel sweep: charts that overlap little, solved together."""
+    """Solve every dirty chart against its neighbours as they stand; returns parameters and rasters."""
 
     def solve(part: slice) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        own = rows[part]
-        targets, total = neighbour_rows(atlas, dirty.charts[own], dirty.points[own], dirty.weights[own], mu)
-        # The penalty stays what it was against the evidence alone: the overlap terms add weight.
-        share = dirty.weights[own].sum(1) / np.maximum(total.sum(1), 1e-30)
+        charts, feet = dirty.charts[part], torch.from_numpy(dirty.feet[part])
+        stored = torch.from_numpy(alone[part])
+        own = regime.evaluate(stored, feet).cpu().numpy()
+        targets, _ = neighbour_rows(atlas, charts, own, dirty.weights[part], mu, _TOLERANCE)
         parameters = regime.refit_to(
-            torch.from_numpy(atlas.columns["parameters"][dirty.charts[own]]),
-            torch.from_numpy(dirty.feet[own]),
+            stored,
+            feet,
             torch.from_numpy(targets),
-            torch.from_numpy(total),
-            torch.from_numpy(dirty.ridge[own] * share),
+            torch.from_numpy(dirty.weights[part]),
+            torch.from_numpy(dirty.ridge[part] * _CONSENSUS_RIDGE),
         )
         return parameters.cpu().numpy(), rasters_of_batch(regime, parameters)
 
-    parts = map_batches(solve, len(rows))
+    parts = map_batches(solve, len(dirty.charts))
     return np.concatenate([p for p, _ in parts]), np.concatenate([r for _, r in parts])
 
 
 def seam_distances_m(
-    atlas: Atlas, charts: npt.NDArray[np.int64], points: npt.NDArray[np.float32], weights: npt.NDArray[np.float32],
+    atlas: Atlas,
+    charts: npt.NDArray[np.int64],
+    points: npt.NDArray[np.float32],
+    weights: npt.NDArray[np.float32],
     own: npt.NDArray[np.float32],
 ) -> npt.NDArray[np.float64]:
     """Distance between each chart and its neighbours' mean prediction at the chart's rows, metres.
 
-    ``own`` (K, N, 3) are the charts' own foot points. Rows without a neighbour are left out.
+    ``own`` (K, N, 3) are the charts' own foot points of ``points``. Rows without a neighbour are left out.
     """
     big = 1e6
-    targets, total = neighbour_rows(atlas, charts, points, weights, big)
-    seen = total > weights * 1.5
-    distance: npt.NDArray[np.float64] = np.linalg.norm((targets - own)[seen].astype(np.float64), axis=1)
+    targets, overlap = neighbour_rows(atlas, charts, own, weights, big)
+    distance: npt.NDArray[np.float64] = np.linalg.norm((targets - own)[overlap > 0.5].astype(np.float64), axis=1)
     return distance * atlas.scale_m

@@ -21,7 +21,7 @@ _EMPTY = np.int32(-1)
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _hash3(x: int, y: int, z: int, mask: int) -> int:
+def _hash3(x: int, y: int, z: int, mask: int) -> np.int64:
     h = (
         np.uint64(np.int64(x)) * np.uint64(0x9E3779B97F4A7C15)
         ^ np.uint64(np.int64(y)) * np.uint64(0xC2B2AE3D27D4EB4F)
@@ -39,7 +39,7 @@ def find_block(x: int, y: int, z: int, table: Any, keys: Any) -> int:  # noqa: A
     mask = table.shape[0] - 1
     h = _hash3(x, y, z, mask)
     while True:
-        b = table[h]
+        b: int = table[h]
         if b < 0:
             return -1
         if keys[b, 0] == x and keys[b, 1] == y and keys[b, 2] == z:
@@ -170,18 +170,27 @@ def fuse_points(
                 color[s, k] = 0.0
             count[s] = 0
             first[s] = frame
-            view_id[s] = view
-            view_mass[s] = 0.0
+            for k in range(view_id.shape[1]):
+                view_id[s, k] = 0
+                view_mass[s, k] = 0.0
             stamp[s] = -1
-        if view_id[s] != view:
-            view_id[s] = view
-            view_mass[s] = 0.0
+        # The slot of this viewpoint; a new one takes the slot with the least mass.
+        v = 0
+        for k in range(view_id.shape[1]):
+            if view_id[s, k] == view:
+                v = k
+                break
+            if view_mass[s, k] < view_mass[s, v]:
+                v = k
+        if view_id[s, v] != view:
+            view_id[s, v] = view
+            view_mass[s, v] = 0.0
         w = weights[p]
         # A parked camera must not drown the rest: full weight up to the cap, then none.
-        room = view_cap * w - view_mass[s]
+        room = view_cap * w - view_mass[s, v]
         if room < w:
             w = max(room, 0.0)
-        view_mass[s] += w
+        view_mass[s, v] += w
         t = stamp[s]
         if t < 0 or t >= touched_count or touched[t] != s:
             t = touched_count

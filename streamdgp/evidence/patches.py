@@ -13,7 +13,9 @@ __all__ = ["DIRTY_CELLS", "SUPPORT_CELLS", "gather_patches", "mark_touched"]
 
 SUPPORT_CELLS = 16
 DIRTY_CELLS = 8
-_LAYERS = 8
+_LAYERS = 9
+# Tangent cells that meet the unit disk: rows are kept free for their first evidence.
+_DISK_CELLS = 232
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -54,6 +56,7 @@ def gather_patches(
     for row in range(charts.shape[0]):
         c = charts[row]
         rows = 0
+        open_cells = 0
         for k in range(DIRTY_CELLS * DIRTY_CELLS):
             mass[row, k] = 0.0
         for a in range(SUPPORT_CELLS):
@@ -64,9 +67,9 @@ def gather_patches(
         tx, ty, tz = rotation[c, 0, 0], rotation[c, 1, 0], rotation[c, 2, 0]
         ux, uy, uz = rotation[c, 0, 1], rotation[c, 1, 1], rotation[c, 2, 1]
         nx, ny, nz = rotation[c, 0, 2], rotation[c, 1, 2], rotation[c, 2, 2]
-        x0, x1 = np.int64(np.floor(ax - reach_vox)), np.int64(np.floor(ax + reach_vox))
-        y0, y1 = np.int64(np.floor(ay - reach_vox)), np.int64(np.floor(ay + reach_vox))
-        z0, z1 = np.int64(np.floor(az - reach_vox)), np.int64(np.floor(az + reach_vox))
+        x0, x1 = int(np.floor(ax - reach_vox)), int(np.floor(ax + reach_vox))
+        y0, y1 = int(np.floor(ay - reach_vox)), int(np.floor(ay + reach_vox))
+        z0, z1 = int(np.floor(az - reach_vox)), int(np.floor(az + reach_vox))
         for bx in range(block_of(x0), block_of(x1) + 1):
             for by in range(block_of(y0), block_of(y1) + 1):
                 for bz in range(block_of(z0), block_of(z1) + 1):
@@ -96,7 +99,7 @@ def gather_patches(
                                         w = weight[s]
                                         i = min(max(int(np.floor((p0 + 1.0) * 0.5 * SUPPORT_CELLS)), 0), SUPPORT_CELLS - 1)
                                         j = min(max(int(np.floor((p1 + 1.0) * 0.5 * SUPPORT_CELLS)), 0), SUPPORT_CELLS - 1)
-                                        layer = min(max(int(np.floor((p2 + 1.0) * 0.5 * _LAYERS)), 0), _LAYERS - 1)
+                                        layer = min(max(int(np.floor(p2 * 4.0 + 0.5)) + 4, 0), _LAYERS - 1)
                                         slot = (i * SUPPORT_CELLS + j) * _LAYERS + layer
                                         support[row, i, j] += count[s]
                                         cell = i * SUPPORT_CELLS + j
@@ -106,6 +109,14 @@ def gather_patches(
                                         moment[cell, 3] += 1.0
                                         mass[row, (i // 2) * DIRTY_CELLS + j // 2] += w
                                         r = bins[slot]
+                                        if r < 0:
+                                            first = moment[cell, 3] == 1.0
+                                            open_cells += first
+                                            spare = capacity - rows - max(_DISK_CELLS - open_cells, 0)
+                                            if not first and spare <= 0:
+                                                for other in range(_LAYERS):
+                                                    if bins[cell * _LAYERS + other] >= 0:
+                                                        r = bins[cell * _LAYERS + other]
                                         if r < 0 and rows < capacity:
                                             r = rows
                                             bins[slot] = r
@@ -171,9 +182,9 @@ def mark_touched(
         cz = (key[s, 2] + 0.5) * voxel_m
         sx, sy, sz = normal[s, 0], normal[s, 1], normal[s, 2]
         length = np.sqrt(sx * sx + sy * sy + sz * sz)
-        x = np.int64(np.floor(cx / scale_m))
-        y = np.int64(np.floor(cy / scale_m))
-        z = np.int64(np.floor(cz / scale_m))
+        x = int(np.floor(cx / scale_m))
+        y = int(np.floor(cy / scale_m))
+        z = int(np.floor(cz / scale_m))
         for dx in range(-1, 2):
             for dy in range(-1, 2):
                 for dz in range(-1, 2):

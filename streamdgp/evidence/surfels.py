@@ -24,9 +24,10 @@ _COLUMNS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "count": (np.int32, ()),
     "first_frame": (np.int32, ()),
     "last_frame": (np.int32, ()),
-    "view_id": (np.int64, ()),
-    "view_mass": (np.float32, ()),
+    "view_id": (np.int32, (4,)),
+    "view_mass": (np.float32, (4,)),
 }
+_VIEW_CELL_VOX = 25.0
 _MAX_VOXEL = 2**30
 
 
@@ -76,7 +77,18 @@ class SurfelMap:
     def positions_m(self, index: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """World positions (K, 3) of surfels."""
         key = self.columns["key"][index].astype(np.float64)
-        return (key + 0.5 + self.columns["offset_vox"][index]) * self.voxel_size_m
+        positions: npt.NDArray[np.float64] = (key + 0.5 + self.columns["offset_vox"][index]) * self.voxel_size_m
+        return positions
+
+    def check_reach(self, points: OrientedPoints) -> None:
+        """Raise InvalidFrameError if the points are too far from the world origin for this voxel size."""
+        limit_m = _MAX_VOXEL * self.voxel_size_m
+        if len(points) and float(np.abs(points.positions_m).max()) > limit_m:
+            raise InvalidFrameError(
+                f"points within {limit_m:.3g} m of the world origin",
+                f"{np.abs(points.positions_m).max():.3g} m",
+                "Check the pose's unit or use a larger evidence voxel.",
+            )
 
     def integrate(self, points: OrientedPoints, frame_index: int) -> TouchedSurfels:
         """Fuse a frame's points.
@@ -86,16 +98,13 @@ class SurfelMap:
         InvalidFrameError
             The points lie too far from the world origin for this voxel size.
         """
+        self.check_reach(points)
         scaled = points.positions_m / self.voxel_size_m
-        if len(points) and float(np.abs(scaled).max()) > _MAX_VOXEL:
-            raise InvalidFrameError(
-                f"points within {_MAX_VOXEL * self.voxel_size_m:.3g} m of the world origin",
-                f"{np.abs(points.positions_m).max():.3g} m",
-                "Check the pose's unit or use a larger evidence voxel.",
-            )
         voxels = np.floor(scaled)
         offsets = (scaled - voxels - 0.5).astype(np.float32)
-        weights = points.incidence_cos.astype(np.float64) / points.sigma_m.astype(np.float64) ** 2
+        # No sensor is exact: a sigma below a thousandth of a voxel would drown all other evidence.
+        sigma_m = np.maximum(points.sigma_m.astype(np.float64), 1e-3 * self.voxel_size_m)
+        weights = points.incidence_cos.astype(np.float64) / sigma_m**2
         color = np.zeros((len(points), 3), np.float32) if points.color is None else points.color.astype(np.float32)
         touched = np.empty(len(points), np.int64)
         gained = np.empty(len(points), np.float64)
@@ -117,14 +126,16 @@ class SurfelMap:
         return TouchedSurfels(touched[:k].copy(), gained[:k].copy())
 
     def _view_id(self, points: OrientedPoints) -> int:
-        """Viewpoint cell: two frames closer than a twentieth of their range share one."""
-        if points.sensor_origin_m is None or not len(points):
-            return 0
-        distance = np.median(np.linalg.norm(points.positions_m[::16] - points.sensor_origin_m, axis=1))
-        level = int(np.ceil(np.log2(max(float(distance) / 20, 1e-6))))
-        cell = np.floor(points.sensor_origin_m / 2.0**level).astype(np.int64)
+        """Viewpoint cell on a fixed lattice of 25 voxels; 1 to 2^31 - 1.
+
+        The lattice is shifted so that a sensor at the world origin, where sessions start, is in the
+        middle of its cell and not on the border of eight.
+        """
+        if points.sensor_origin_m is None:
+            return 1
+        cell = np.floor(points.sensor_origin_m / (_VIEW_CELL_VOX * self.voxel_size_m) + 0.5).astype(np.int64)
         x, y, z = (int(v) for v in cell)
-        return ((x * 73856093) ^ (y * 19349663) ^ (z * 83492791) ^ level) & 0x7FFFFFFFFFFFFFFF
+        return ((x * 73856093) ^ (y * 19349663) ^ (z * 83492791)) % (2**31 - 2) + 1
 
     def _grow(self) -> None:
         """Double whichever buffer is full."""

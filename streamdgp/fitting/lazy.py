@@ -58,7 +58,8 @@ class LazyRegime:
         gram = rows.T @ rows / len(rows)
         diagonal = torch.full((len(gram),), 1e-6, device=rows.device)
         diagonal[3:] += _TRANSPORT_RIDGE * self.features.penalty
-        return torch.linalg.solve(gram + torch.diag(diagonal), rows.T / len(rows))
+        operator: torch.Tensor = torch.linalg.solve(gram + torch.diag(diagonal), rows.T / len(rows))
+        return operator
 
     # --- Regime protocol -------------------------------------------------------------------------
 

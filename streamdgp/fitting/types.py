@@ -7,7 +7,7 @@ square (-1, 1)^2 (the paper's (0,1)^2, centred); the starting plane is ``phi(v) 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -23,15 +23,17 @@ class PatchBatch:
 
     points (C, N, 3)   evidence in chart coordinates; padding rows are 0
     weights (C, N)     inverse variance in chart units (1/sigma^2); 0 marks padding
-    thickness (C,)     spread of the evidence along the normal, chart units; zeros if not measured
+    thickness (C,)     spread of the evidence along the normal, chart units; left out: zeros
     """
 
     points: torch.Tensor
     weights: torch.Tensor
-    thickness: torch.Tensor
+    thickness: torch.Tensor = field(default_factory=lambda: torch.zeros(0))
 
     def __post_init__(self) -> None:
         c, n, three = self.points.shape
+        if not self.thickness.numel():
+            object.__setattr__(self, "thickness", self.weights.new_zeros(c))
         assert three == 3
         assert self.weights.shape == (c, n)
         assert self.thickness.shape == (c,)

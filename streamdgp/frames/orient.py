@@ -68,7 +68,7 @@ def _world(
     origin: npt.NDArray[np.float64] | None,
     color: npt.NDArray[np.uint8] | None,
     spacing: float,
-    returns: int,
+    samples: int,
     min_cos: float,
 ) -> OrientedPoints:
     """Keep points (N, 3) that have a normal and face the sensor; move them to the world."""
@@ -91,7 +91,7 @@ def _world(
         sensor_origin_m=None if origin is None else rotation @ origin + translation,
         spacing_m=spacing,
         noise_m=float(np.quantile(sigma[keep], 0.8)) if keep.any() else 0.0,
-        dropped=returns - int(keep.sum()),
+        dropped=samples - int(keep.sum()),
     )
 
 
@@ -115,13 +115,12 @@ def _orient_depth(frame: DepthFrame, min_cos: float) -> OrientedPoints:
         slopes=(6.0,),
     )
     mask = depth > 0
-    returns = int(mask.sum())
     points = (rays * depth[..., None])[mask]
-    spacing = float(np.median(depth[mask]) / np.sqrt(k.fx * k.fy)) if returns else 0.0
+    spacing = float(np.median(depth[mask]) / np.sqrt(k.fx * k.fy)) if len(points) else 0.0
     color = None if frame.color is None else frame.color[mask]
     # The noise model is axial; along the ray it is longer by the same factor as the ray.
     return _world(
-        frame, points, normals[mask], sigma[mask], np.zeros(3), color, spacing, returns, min_cos
+        frame, points, normals[mask], sigma[mask], np.zeros(3), color, spacing, depth.size, min_cos
     )
 
 
@@ -134,12 +133,11 @@ def _orient_range_image(frame: RangeImageFrame, min_cos: float) -> OrientedPoint
         ranges, rays, lidar_sigma_m(ranges), radius=2, slopes=(2.0, 20.0), wrap=span > 6.2
     )
     mask = ranges > 0
-    returns = int(mask.sum())
     cell = np.sqrt(span / ranges.shape[1] * np.ptp(frame.elevations_rad) / max(ranges.shape[0] - 1, 1))
-    spacing = float(np.median(ranges[mask]) * cell) if returns else 0.0
+    spacing = float(np.median(ranges[mask]) * cell) if mask.any() else 0.0
     sigma = lidar_sigma_m(ranges)[mask]
     points = (rays * ranges[..., None])[mask]
-    return _world(frame, points, normals[mask], sigma, np.zeros(3), None, spacing, returns, min_cos)
+    return _world(frame, points, normals[mask], sigma, np.zeros(3), None, spacing, ranges.size, min_cos)
 
 
 def _orient_points(frame: PointFrame, min_cos: float) -> OrientedPoints:
@@ -152,16 +150,18 @@ def _orient_points(frame: PointFrame, min_cos: float) -> OrientedPoints:
     good = finite & (ranges >= minimum) & (ranges <= frame.max_range_m)
     if frame.has_origin:
         good &= ranges > 0
+    if frame.normals is not None:
+        good &= np.isfinite(frame.normals).all(-1)
     returns = int(good.sum())
     color = None if frame.color is None else frame.color[good]
     points = frame.points_m[good]
     anchor = origin if frame.has_origin else None
     if returns < 8:
         return _world(
-            frame, points, np.zeros_like(points), np.ones(returns, np.float32), anchor, color, 0.0, returns, min_cos
+            frame, points, np.zeros_like(points), np.ones(returns, np.float32), anchor, color, 0.0, good.size, min_cos
         )
     if frame.normals is not None:
-        normals = np.nan_to_num(frame.normals[good])
+        normals = frame.normals[good].astype(np.float64)
         length = np.linalg.norm(normals, axis=1, keepdims=True)
         normals = (normals / np.maximum(length, 1e-12) * (length > 0.1)).astype(np.float32)
         spacing, sigma_m = _cloud_scale(points)
@@ -176,7 +176,7 @@ def _orient_points(frame: PointFrame, min_cos: float) -> OrientedPoints:
     if frame.is_lidar:
         sigma_m = max(float(lidar_sigma_m(np.ones(1, np.float32))[0]), 0.0)
     sigma = np.full(returns, sigma_m, np.float32)
-    return _world(frame, points, normals, sigma, anchor, color, spacing, returns, min_cos)
+    return _world(frame, points, normals, sigma, anchor, color, spacing, good.size, min_cos)
 
 
 def _grid_spacing(points: npt.NDArray[np.float32], good: npt.NDArray[np.bool_]) -> float:
@@ -224,7 +224,9 @@ def _scattered_normals(
     azimuth = np.arctan2(offset[:, 1], offset[:, 0])
     elevation = np.arcsin(np.clip(offset[:, 2] / ranges, -1, 1))
     lo, hi = np.quantile(elevation, [0.001, 0.999])
-    solid = 2 * np.pi * max(hi - lo, 1e-3)
+    # Only the azimuths that were scanned count: a forward-looking sensor covers a sector.
+    scanned = np.unique(np.floor(azimuth * (180 / np.pi))).size / 360
+    solid = 2 * np.pi * scanned * max(hi - lo, 1e-3)
     cell = float(np.sqrt(solid / len(points)))
     width = max(int(round(2 * np.pi / cell)), 8)
     height = max(int(np.ceil((hi - lo) / cell)), 2) + 1

@@ -21,9 +21,9 @@ __all__ = ["insert_chart", "place_anchors"]
 def insert_chart(chart: int, anchor: Any, cell_m: float, grid: Any) -> None:  # noqa: ANN401
     """Enter a chart into the anchor grid; ``grid`` = (table, keys, head, next, counters)."""
     table, keys, head, following, counters = grid
-    x = np.int64(np.floor(anchor[chart, 0] / cell_m))
-    y = np.int64(np.floor(anchor[chart, 1] / cell_m))
-    z = np.int64(np.floor(anchor[chart, 2] / cell_m))
+    x = int(np.floor(anchor[chart, 0] / cell_m))
+    y = int(np.floor(anchor[chart, 1] / cell_m))
+    z = int(np.floor(anchor[chart, 2] / cell_m))
     cell = find_block(x, y, z, table, keys)
     if cell < 0:
         cell = counters[0]
@@ -49,9 +49,9 @@ def _covered(
 ) -> bool:
     """Whether a compatible anchor lies within r, not counting ``noise_m`` along the chart's normal."""
     table, keys, head, following, _ = grid
-    x = np.int64(np.floor(p[0] / cell_m))
-    y = np.int64(np.floor(p[1] / cell_m))
-    z = np.int64(np.floor(p[2] / cell_m))
+    x = int(np.floor(p[0] / cell_m))
+    y = int(np.floor(p[1] / cell_m))
+    z = int(np.floor(p[2] / cell_m))
     for dx in range(-1, 2):
         for dy in range(-1, 2):
             for dz in range(-1, 2):
@@ -83,9 +83,9 @@ def _local_plane(
     for k in range(6):
         out[k] = 0.0
     px, py, pz = p[0] / voxel_m, p[1] / voxel_m, p[2] / voxel_m
-    x0, x1 = np.int64(np.floor(px - reach_vox)), np.int64(np.floor(px + reach_vox))
-    y0, y1 = np.int64(np.floor(py - reach_vox)), np.int64(np.floor(py + reach_vox))
-    z0, z1 = np.int64(np.floor(pz - reach_vox)), np.int64(np.floor(pz + reach_vox))
+    x0, x1 = int(np.floor(px - reach_vox)), int(np.floor(px + reach_vox))
+    y0, y1 = int(np.floor(py - reach_vox)), int(np.floor(py + reach_vox))
+    z0, z1 = int(np.floor(pz - reach_vox)), int(np.floor(pz + reach_vox))
     reach2 = reach_vox * reach_vox
     total = 0.0
     found = 0

@@ -171,8 +171,8 @@ def evaluate_nodes(
         lo = np.empty(3, np.int64)
         hi = np.empty(3, np.int64)
         for k in range(3):
-            lo[k] = max(np.int64(np.ceil((anchor[c, k] - s) / step_m)) - corner[k], 0)
-            hi[k] = min(np.int64(np.floor((anchor[c, k] + s) / step_m)) - corner[k], n - 1)
+            lo[k] = max(int(np.ceil((anchor[c, k] - s) / step_m)) - corner[k], 0)
+            hi[k] = min(int(np.floor((anchor[c, k] + s) / step_m)) - corner[k], n - 1)
         band = band_m / scale[c]
         for i in range(lo[0], hi[0] + 1):
             dx = (corner[0] + i) * step_m - anchor[c, 0]
@@ -208,7 +208,7 @@ def evaluate_nodes(
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _vertex_key(x: int, y: int, z: int, axis: int) -> int:
+def _vertex_key(x: int, y: int, z: int, axis: int) -> np.int64:
     """64-bit name of a lattice edge, the same in every tile that shares it."""
     h = np.uint64(np.int64(x)) * np.uint64(0x9E3779B97F4A7C15)
     h = (h ^ (h >> np.uint64(32))) + np.uint64(np.int64(y)) * np.uint64(0xC2B2AE3D27D4EB4F)

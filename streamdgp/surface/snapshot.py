@@ -93,7 +93,7 @@ class SurfaceSnapshot:
             return 0
         keep = self._in_roi(_roi(roi_m))
         area = float((math.pi * (self.scale_m[keep] * self.blend_radius) ** 2).sum()) / 3.0
-        return int(area / step**2 * (2 * _BAND_CELLS + 1))
+        return int(min(area / step / step * (2 * _BAND_CELLS + 1), 2.0**62))
 
     def tiles(
         self,
@@ -150,10 +150,8 @@ class SurfaceSnapshot:
         if roi is None:
             return np.ones(self.chart_count, np.bool_)
         reach = (self.scale_m * self.blend_radius)[:, None]
-        inside: npt.NDArray[np.bool_] = (
-            (self.anchor_m + reach >= roi[:3]) & (self.anchor_m - reach <= roi[3:])
-        ).all(1)
-        return inside
+        inside = (self.anchor_m + reach >= roi[:3]) & (self.anchor_m - reach <= roi[3:])
+        return np.asarray(inside.all(1))
 
     def _plan(
         self, step: float, roi: npt.NDArray[np.float64] | None
@@ -165,6 +163,8 @@ class SurfaceSnapshot:
         lo = np.floor((self.anchor_m - reach - step) / edge).astype(np.int64)
         hi = np.floor((self.anchor_m + reach + step) / edge).astype(np.int64)
         if roi is not None:
+            # "Everything" may be asked for with huge corners: no tile is farther than the bounds.
+            roi = np.clip(roi, (self.anchor_m - reach).min() - edge, (self.anchor_m + reach).max() + edge)
             lo = np.maximum(lo, np.floor(roi[:3] / edge).astype(np.int64))
             hi = np.minimum(hi, np.floor(roi[3:] / edge).astype(np.int64))
         span = np.maximum(hi - lo + 1, 0)
@@ -215,7 +215,7 @@ class SurfaceSnapshot:
         used = np.zeros(len(vertices), np.bool_)
         used[triangles] = True
         renumber = np.cumsum(used) - 1
-        origin = corner * step
+        origin = (corner * step).astype(np.float64)
         return TileMesh(
             index=index,
             resolution_m=step,

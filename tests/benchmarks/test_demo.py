@@ -31,6 +31,7 @@ def test_the_teapot_faces_outwards() -> None:
     hit = RayScene(teapot).cast(middle + 3 * way, -way)
     seen = np.isfinite(hit.t)
     assert seen.mean() > 0.9
+    assert np.isfinite(hit.normals[seen]).all()
     assert ((hit.normals[seen] * way[seen]).sum(axis=1) > 0).mean() > 0.99
 
 
@@ -40,6 +41,7 @@ def test_the_demo_prints_scores_and_writes_mesh_and_picture(tmp_path: Path) -> N
     assert process.returncode == 0, output
     for text in ("while it streams", "at the end: revision", "F-score", "TSDF 4 mm", "8 applied"):
         assert text in output
+    assert "nan" not in output
     assert len(read_mesh(tmp_path / "out" / "mesh.ply").triangles) > 10_000
     with Image.open(tmp_path / "out" / "mesh.png") as picture:
         assert picture.width == 3 * 620

@@ -17,7 +17,9 @@ Columns = dict[str, npt.NDArray[Any]]
 _VOXEL = 0.01
 
 
-def _scan(shape: Shape, poses: list[npt.NDArray[np.float64]], *, ratio: int = 4, focal: float = 80.0) -> Reconstructor:
+def _scan(
+    shape: Shape, poses: list[npt.NDArray[np.float64]], *, ratio: int = 4, focal: float = 80.0
+) -> Reconstructor:
     r = Reconstructor(
         SceneConfig(
             evidence_voxel_m=_VOXEL,
@@ -107,7 +109,9 @@ def test_no_side_of_a_chart_loses_its_evidence(ratio: int) -> None:
     rng = np.random.default_rng(0)
     for k in range(4):
         r.integrate(
-            depth_frame(plane, look_at((0.02 * k, 0.01, 1.2), (0, 0, 0)), width=160, height=120, focal=100.0, rng=rng)
+            depth_frame(
+                plane, look_at((0.02 * k, 0.01, 1.2), (0, 0, 0)), width=160, height=120, focal=100.0, rng=rng
+            )
         )
     charts, surfels, got = _gather(r)
     m = r._map
@@ -119,7 +123,10 @@ def test_no_side_of_a_chart_loses_its_evidence(ratio: int) -> None:
 
 
 def test_opposite_sheets_stay_apart() -> None:
-    r = _scan(Box((-0.2, -0.2, -0.005), (0.2, 0.2, 0.005)), [look_at((0.01, 0.02, z), (0, 0, 0)) for z in (0.7, -0.7)])
+    r = _scan(
+        Box((-0.2, -0.2, -0.005), (0.2, 0.2, 0.005)),
+        [look_at((0.01, 0.02, z), (0, 0, 0)) for z in (0.7, -0.7)],
+    )
     charts, _, got = _gather(r)
     for chart in range(len(charts["anchor"])):
         used = got["weights"][chart] > 0

@@ -45,9 +45,15 @@ def _points(
     )
 
 
-def _random_points(rng: np.random.Generator, count: int, origin: tuple[float, float, float]) -> OrientedPoints:
+def _random_points(
+    rng: np.random.Generator, count: int, origin: tuple[float, float, float]
+) -> OrientedPoints:
     """Crowded voxels on both sides of zero, normals of two opposing sheets, varied weights and colours."""
-    normals = rng.normal(size=(count, 3)) * 0.4 + np.where(rng.uniform(size=(count, 1)) < 0.5, 1, -1) * [0, 0, 1.0]
+    normals = rng.normal(size=(count, 3)) * 0.4 + np.where(rng.uniform(size=(count, 1)) < 0.5, 1, -1) * [
+        0,
+        0,
+        1.0,
+    ]
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
     p = _points(
         rng.uniform(-4 * _VOXEL, 4 * _VOXEL, (count, 3)),
@@ -126,7 +132,9 @@ def test_weights_are_inverse_variances() -> None:
     w = np.array([1e6, 1e6 / 9])
     assert surfels.column("weight")[0] == pytest.approx(w.sum(), rel=1e-6)
     np.testing.assert_allclose(
-        surfels.positions_m(np.array([0]))[0], (w[0] * np.array(low) + w[1] * np.array(high)) / w.sum(), rtol=1e-6
+        surfels.positions_m(np.array([0]))[0],
+        (w[0] * np.array(low) + w[1] * np.array(high)) / w.sum(),
+        rtol=1e-6,
     )
 
 
@@ -141,14 +149,20 @@ def test_a_parked_camera_is_capped(distance_m: float) -> None:
     plane = Plane((0.025, 0.025, 0.025), (0, 0, 1), 0.3)
     rng = np.random.default_rng(0)
     pose = look_at((0.1, 0.1, 0.025 + distance_m), (0.1, 0.1, 0))
-    frames = [orient(depth_frame(plane, pose, width=24, height=18, focal=24.0, rng=rng), 0.1) for _ in range(60)]
+    frames = [
+        orient(depth_frame(plane, pose, width=24, height=18, focal=24.0, rng=rng), 0.1) for _ in range(60)
+    ]
     for k, points in enumerate(frames):
         surfels.integrate(points, k)
-    largest = float(max((p.incidence_cos / p.sigma_m.astype(np.float64) ** 2).max() for p in frames if len(p)))
+    largest = float(
+        max((p.incidence_cos / p.sigma_m.astype(np.float64) ** 2).max() for p in frames if len(p))
+    )
     assert surfels.column("count").max() > 3 * cap
     assert surfels.column("weight").max() <= cap * largest * 1.01
     before = surfels.column("weight").sum()
-    side = orient(depth_frame(plane, look_at((1.0, 0.1, 1.0), (0.1, 0.1, 0)), width=24, height=18, focal=24.0), 0.1)
+    side = orient(
+        depth_frame(plane, look_at((1.0, 0.1, 1.0), (0.1, 0.1, 0)), width=24, height=18, focal=24.0), 0.1
+    )
     touched = surfels.integrate(side, 60)
     assert surfels.column("weight").sum() - before == pytest.approx(touched.gained.sum())
     assert touched.gained.sum() > 0.5 * (side.incidence_cos / side.sigma_m.astype(np.float64) ** 2).sum()
@@ -161,7 +175,9 @@ def test_a_parked_camera_with_a_trembling_pose_is_capped() -> None:
     rng = np.random.default_rng(0)
     for k in range(100):
         x, y, z = (float(v) for v in 1e-4 * rng.normal(size=3))
-        surfels.integrate(_points([0.5 * _VOXEL, 0.5 * _VOXEL, 3.3], [0, 0, -1], sigma_m=0.01, origin=(x, y, z)), k)
+        surfels.integrate(
+            _points([0.5 * _VOXEL, 0.5 * _VOXEL, 3.3], [0, 0, -1], sigma_m=0.01, origin=(x, y, z)), k
+        )
     assert surfels.column("count")[0] == 100
     assert surfels.column("weight")[0] <= cap * 1e4 * 1.01
 
@@ -193,7 +209,9 @@ def test_far_from_the_origin_is_the_same(shift_voxels: tuple[int, int, int]) -> 
         assert a.index.tobytes() == b.index.tobytes()
         assert a.gained.tobytes() == b.gained.tobytes()
     assert len(near) > 500
-    np.testing.assert_array_equal(far.column("key") - near.column("key"), np.broadcast_to(shift_voxels, (len(near), 3)))
+    np.testing.assert_array_equal(
+        far.column("key") - near.column("key"), np.broadcast_to(shift_voxels, (len(near), 3))
+    )
     for name in ("weight", "offset_vox", "normal", "count", "first_frame", "last_frame"):
         assert near.column(name).tobytes() == far.column(name).tobytes(), name
 

@@ -50,7 +50,13 @@ def _disk(rng: np.random.Generator, count: int, radius: float = 0.95) -> Array:
 
 
 def _patches(
-    height: Height, charts: int, rows: int, sigma: float, seed: int = 0, capacity: int = 256, wild: float = 0.0
+    height: Height,
+    charts: int,
+    rows: int,
+    sigma: float,
+    seed: int = 0,
+    capacity: int = 256,
+    wild: float = 0.0,
 ) -> PatchBatch:
     """Evidence of ``charts`` patches with isotropic noise; rows sorted in space, as the gatherer gives them."""
     rng = np.random.default_rng(seed)
@@ -188,7 +194,9 @@ def test_a_patch_does_not_depend_on_its_company(regime: LazyRegime) -> None:
     for begin, end in ((0, 1), (60, 70), (99, 100)):
         own = (x[begin:end] for x in (points, weights, thickness))
         part = fit_in_batches(regime, *own, None, torch.device("cpu"))[0]
-        v = torch.from_numpy(_disk(np.random.default_rng(0), 100).astype(np.float32)).expand(end - begin, -1, 2)
+        v = torch.from_numpy(_disk(np.random.default_rng(0), 100).astype(np.float32)).expand(
+            end - begin, -1, 2
+        )
         gap = regime.evaluate(part.parameters, v) - regime.evaluate(whole.parameters[begin:end], v)
         assert float(gap.abs().max()) < 1e-5
 

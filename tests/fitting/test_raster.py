@@ -72,7 +72,9 @@ def test_jacobian_of_a_chart() -> None:
     for axis in range(2):
         shift = torch.zeros(2)
         shift[axis] = step
-        numeric = (regime.evaluate(parameters, v + shift) - regime.evaluate(parameters, v - shift)) / (2 * step)
+        numeric = (regime.evaluate(parameters, v + shift) - regime.evaluate(parameters, v - shift)) / (
+            2 * step
+        )
         wrong = ((numeric - jacobian[..., axis]).abs() > 5e-3).any(-1)
         # 64 + 64 creases, steps of 2e-3: about one point in ten straddles one.
         assert float(wrong.float().mean()) < 0.3
@@ -108,6 +110,7 @@ def test_feet_are_the_closest_points(offset: float) -> None:
     project_on_rasters(rasters, points.astype(np.float32), weights, feet, distance)
     for c in range(3):
         for i in range(25):
+
             def cost(u: npt.NDArray[np.float64], c: int = c, i: int = i) -> float:
                 return float(((_bilinear(rasters[c], u) - points[c, i]) ** 2).sum())
 
@@ -129,7 +132,9 @@ def test_foot_search_is_global_on_a_fold() -> None:
     """A chart bent into half a cylinder: points near either lip find their own side."""
     v = raster_lattice().numpy().astype(np.float64)
     angle = 0.5 * np.pi * v[:, 0]
-    raster = np.stack([0.6 * np.sin(angle), v[:, 1], 0.6 - 0.6 * np.cos(angle)], 1).reshape(1, RASTER, RASTER, 3)
+    raster = np.stack([0.6 * np.sin(angle), v[:, 1], 0.6 - 0.6 * np.cos(angle)], 1).reshape(
+        1, RASTER, RASTER, 3
+    )
     target = np.array([[[0.59, 0.0, 0.55], [-0.59, 0.0, 0.55], [0.0, 0.3, 0.02]]], np.float32)
     feet, distance = np.empty((1, 3, 2), np.float32), np.empty((1, 3), np.float32)
     project_on_rasters(raster.astype(np.float32), target, np.ones((1, 3), np.float32), feet, distance)

@@ -23,7 +23,12 @@ def features() -> SharedFeatures:
 
 
 def _problem(
-    features: SharedFeatures, seed: int, charts: int = 5, rows: int = 160, noise: float = 0.01, bend: float = 0.3
+    features: SharedFeatures,
+    seed: int,
+    charts: int = 5,
+    rows: int = 160,
+    noise: float = 0.01,
+    bend: float = 0.3,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Design rows, targets and weights of bent patches; the last third of the rows is padding."""
     rng = np.random.default_rng(seed)
@@ -62,7 +67,9 @@ def test_solution_is_the_dense_one(features: SharedFeatures, seed: int, ridge: f
     noise=st.sampled_from([0.002, 0.02, 0.1]),
     bend=st.sampled_from([0.0, 0.1, 0.5]),
 )
-def test_cross_validation_matches_brute_force(features: SharedFeatures, seed: int, noise: float, bend: float) -> None:
+def test_cross_validation_matches_brute_force(
+    features: SharedFeatures, seed: int, noise: float, bend: float
+) -> None:
     rows, targets, weights = _problem(features, seed, noise=noise, bend=bend)
     fit = solve_ridge_gcv(rows, targets, weights, features.penalty, _GAMMA)
     for c in range(len(rows)):
@@ -74,7 +81,11 @@ def test_cross_validation_matches_brute_force(features: SharedFeatures, seed: in
         assert scores[chosen] <= scores.min() * 1.001
         used = dense[2] > 0
         wanted, _ = dense_ridge(
-            dense[0][used], dense[1][used], dense[2][used], features.penalty.double().numpy(), float(fit.ridge[c])
+            dense[0][used],
+            dense[1][used],
+            dense[2][used],
+            features.penalty.double().numpy(),
+            float(fit.ridge[c]),
         )
         prediction = (rows[c] @ fit.coefficients[c]).numpy()
         np.testing.assert_allclose(prediction[used], (dense[0] @ wanted)[used], atol=5e-5)
@@ -116,7 +127,9 @@ def test_degenerate_patches_stay_finite(features: SharedFeatures, rows_used: int
     fit = solve_ridge_gcv(rows, targets, weights, features.penalty, _GAMMA)
     assert torch.isfinite(fit.coefficients).all()
     assert torch.isfinite(fit.ridge).all()
-    same = solve_ridge_gcv(rows[:, :1].expand_as(rows), targets[:, :1].expand_as(targets), weights, features.penalty, _GAMMA)
+    same = solve_ridge_gcv(
+        rows[:, :1].expand_as(rows), targets[:, :1].expand_as(targets), weights, features.penalty, _GAMMA
+    )
     assert torch.isfinite(same.coefficients).all()
 
 

@@ -83,7 +83,9 @@ def test_curved_normals_face_the_sensor_and_are_unbiased(shape: Sphere | Torus) 
         cosine = (points.normals * to_sensor).sum(1)
         assert cosine.min() >= _MIN_COS - 1e-5
         np.testing.assert_allclose(points.incidence_cos, cosine, atol=1e-4)
-        error = np.degrees(np.arccos(np.clip((points.normals * shape.normal(points.positions_m)).sum(1), -1, 1)))
+        error = np.degrees(
+            np.arccos(np.clip((points.normals * shape.normal(points.positions_m)).sum(1), -1, 1))
+        )
         # A window spans some 5 px * 1.2 m / 120 = 5 cm on a 25 cm radius: 11 degrees end to end.
         # The centred fit cancels this except at the silhouette; a one-sided one would show 5 degrees.
         assert np.median(error) < 1.0
@@ -94,7 +96,9 @@ def test_noise_does_not_tilt_normals() -> None:
     """The mean normal of a noisy slanted plane is the plane's: bias well below the scatter."""
     plane = _tilted(40.0, "x")
     truth = plane.normal(np.zeros((1, 3)))[0]
-    points = orient(depth_frame(plane, np.eye(4), width=160, height=120, focal=160.0, rng=np.random.default_rng(1)), 0.1)
+    points = orient(
+        depth_frame(plane, np.eye(4), width=160, height=120, focal=160.0, rng=np.random.default_rng(1)), 0.1
+    )
     scatter = np.degrees(np.arccos(np.clip(points.normals @ truth, -1, 1)))
     mean = points.normals.mean(0)
     bias = np.degrees(np.arccos(mean @ truth / np.linalg.norm(mean)))

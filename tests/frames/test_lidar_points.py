@@ -86,7 +86,10 @@ def test_single_beam_and_single_column_images_are_empty_not_errors() -> None:
     """Samples along one line say nothing across it: no normal, no point, no exception."""
     for shape in ((1, 64), (16, 1)):
         frame = RangeImageFrame(
-            np.full(shape, 5.0, np.float32), np.linspace(-0.2, 0.2, shape[0]), np.linspace(-3, 3, shape[1]), np.eye(4)
+            np.full(shape, 5.0, np.float32),
+            np.linspace(-0.2, 0.2, shape[0]),
+            np.linspace(-3, 3, shape[1]),
+            np.eye(4),
         )
         points = orient(frame, _MIN_COS)
         assert len(points) == 0
@@ -144,7 +147,14 @@ def test_spacing_of_a_narrow_scan(field_of_view_deg: float) -> None:
 
 def _submap(noise_m: float = 0.0) -> tuple[PointFrame, Union]:
     """Several scans of a pillared street joined in the frame of the last: no single viewpoint."""
-    shape = Union((_GROUND, Box((4, -0.5, -1.5), (4.6, 0.5, 3)), Box((-5, 2, -1.5), (-3, 3, 3)), Plane((0, -6, 0), (0, 1, 0))))
+    shape = Union(
+        (
+            _GROUND,
+            Box((4, -0.5, -1.5), (4.6, 0.5, 3)),
+            Box((-5, 2, -1.5), (-3, 3, 3)),
+            Plane((0, -6, 0), (0, 1, 0)),
+        )
+    )
     rng = np.random.default_rng(2)
     clouds = []
     for x in (-6.0, -3.0, 0.0, 2.0):

@@ -77,17 +77,29 @@ _BAD_FRAMES: dict[str, tuple[Callable[[], object], str]] = {
     "principal point": (lambda: Intrinsics(50.0, 50.0, np.nan, 1), "finite intrinsics"),
     "depth 1d": (lambda: DepthFrame(np.ones(8, np.float32), _K, np.eye(4)), "shape (8,)"),
     "depth one row": (lambda: DepthFrame(np.ones((1, 8), np.float32), _K, np.eye(4)), "2x2"),
-    "range order": (lambda: DepthFrame(_DEPTH, _K, np.eye(4), min_range_m=3.0, max_range_m=2.0), "min_range_m=3.0"),
-    "range equal": (lambda: DepthFrame(_DEPTH, _K, np.eye(4), min_range_m=2.0, max_range_m=2.0), "max_range_m=2.0"),
+    "range order": (
+        lambda: DepthFrame(_DEPTH, _K, np.eye(4), min_range_m=3.0, max_range_m=2.0),
+        "min_range_m=3.0",
+    ),
+    "range equal": (
+        lambda: DepthFrame(_DEPTH, _K, np.eye(4), min_range_m=2.0, max_range_m=2.0),
+        "max_range_m=2.0",
+    ),
     "range nan": (lambda: DepthFrame(_DEPTH, _K, np.eye(4), max_range_m=np.nan), "both finite"),
     "range negative": (lambda: DepthFrame(_DEPTH, _K, np.eye(4), min_range_m=-1.0), "min_range_m=-1.0"),
-    "colour shape": (lambda: DepthFrame(_DEPTH, _K, np.eye(4), color=np.zeros((6, 9, 3), np.uint8)), "(6, 8, 3)"),
+    "colour shape": (
+        lambda: DepthFrame(_DEPTH, _K, np.eye(4), color=np.zeros((6, 9, 3), np.uint8)),
+        "(6, 8, 3)",
+    ),
     "colour type": (lambda: DepthFrame(_DEPTH, _K, np.eye(4), color=np.zeros((6, 8, 3))), "uint8"),  # type: ignore[arg-type]
     "points flat": (lambda: PointFrame(np.ones(9, np.float32), np.eye(4)), "(N, 3)"),
     "points 2d": (lambda: PointFrame(np.ones((9, 2), np.float32), np.eye(4)), "(9, 2)"),
     "normals shape": (lambda: PointFrame(_POINTS, np.eye(4), normals=np.ones((9, 3), np.float32)), "(10, 3)"),
     "no side": (lambda: PointFrame(_POINTS, np.eye(4), has_origin=False), "sensor origin or normals"),
-    "origin": (lambda: PointFrame(_POINTS, np.eye(4), sensor_origin_m=(0, np.nan, 0)), "finite sensor origin"),
+    "origin": (
+        lambda: PointFrame(_POINTS, np.eye(4), sensor_origin_m=(0, np.nan, 0)),
+        "finite sensor origin",
+    ),
     "range image": (
         lambda: RangeImageFrame(np.ones((4, 8), np.float32), np.zeros(4), np.zeros(9), np.eye(4)),
         "(4, 9)",

@@ -34,7 +34,9 @@ def topology(mesh: Mesh) -> Topology:
     assert (directed[:, 0] != directed[:, 1]).all(), "a triangle uses a vertex twice"
     low, high = directed.min(1), directed.max(1)
     forward = np.where(directed[:, 0] == low, 1, -1)
-    _, inverse, count = np.unique(low * (len(mesh.vertices) + 1) + high, return_inverse=True, return_counts=True)
+    _, inverse, count = np.unique(
+        low * (len(mesh.vertices) + 1) + high, return_inverse=True, return_counts=True
+    )
     balance = np.bincount(inverse, forward, len(count))
     return Topology(
         open_edges=int((count == 1).sum()),
@@ -44,7 +46,9 @@ def topology(mesh: Mesh) -> Topology:
     )
 
 
-def area_normals(mesh: Mesh) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def area_normals(
+    mesh: Mesh,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Centroids (T, 3), unit normals (T, 3) by the right-hand rule, and areas (T,)."""
     corners = mesh.vertices[mesh.triangles]
     cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])

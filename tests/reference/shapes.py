@@ -183,9 +183,7 @@ class Saddle:
         return gap
 
     def normal(self, points: Array) -> Array:
-        return _unit(
-            np.stack([-self.bend * points[:, 0], self.bend * points[:, 1], np.ones(len(points))], 1)
-        )
+        return _unit(np.stack([-self.bend * points[:, 0], self.bend * points[:, 1], np.ones(len(points))], 1))
 
 
 @dataclass(frozen=True)
@@ -307,7 +305,9 @@ def depth_frame(
     depth = shape.intersect(world_T_camera[:3, 3], world) / length
     if rng is not None:
         noise = rng.normal(size=depth.shape)
-        depth = np.where(np.isfinite(depth), depth + kinect_sigma_m(np.where(np.isfinite(depth), depth, 0)) * noise, 0)
+        depth = np.where(
+            np.isfinite(depth), depth + kinect_sigma_m(np.where(np.isfinite(depth), depth, 0)) * noise, 0
+        )
     depth = np.where(np.isfinite(depth), depth, 0).reshape(height, width).astype(np.float32)
     intrinsics = Intrinsics(focal, focal, (width - 1) / 2, (height - 1) / 2)
     return DepthFrame(depth, intrinsics, world_T_camera, max_range_m=max_range_m)

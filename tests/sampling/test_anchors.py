@@ -12,7 +12,16 @@ from streamdgp.config import ConsistencyConfig, FitConfig, SceneConfig
 from streamdgp.frames import Frame
 from streamdgp.reconstructor import Reconstructor
 from tests.reference.poisson import closest_compatible_pair, uncovered_evidence
-from tests.reference.shapes import Box, Plane, Shape, Sphere, Torus, depth_frame, fibonacci_directions, look_at
+from tests.reference.shapes import (
+    Box,
+    Plane,
+    Shape,
+    Sphere,
+    Torus,
+    depth_frame,
+    fibonacci_directions,
+    look_at,
+)
 
 _VOXEL = 0.01
 # Fitting plays no part here: make it as cheap as it goes.
@@ -32,9 +41,13 @@ _SHAPES: tuple[Shape, ...] = (
 )
 
 
-def _tables(r: Reconstructor) -> tuple[dict[str, npt.NDArray[np.float64]], dict[str, npt.NDArray[np.float64]]]:
+def _tables(
+    r: Reconstructor,
+) -> tuple[dict[str, npt.NDArray[np.float64]], dict[str, npt.NDArray[np.float64]]]:
     tables = r.changes().tables
-    charts = {k: np.array(v, np.float64) for k, v in tables["charts"].columns.items() if k in ("anchor", "rotation")}
+    charts = {
+        k: np.array(v, np.float64) for k, v in tables["charts"].columns.items() if k in ("anchor", "rotation")
+    }
     raw = tables["surfels"].columns
     voxel = r.config.evidence_voxel_m
     assert voxel is not None
@@ -60,7 +73,9 @@ def _check(r: Reconstructor) -> int:
         surfels["position"], surfels["normal"], surfels["weight"], surfels["sigma"],
         charts["anchor"], normals, radius, min_cos, _MIN_SURFELS,
     )  # fmt: skip
-    assert not len(uncovered), f"{len(uncovered)} of {len(surfels['weight'])} surfels are not covered: {uncovered[:5]}"
+    assert not len(uncovered), (
+        f"{len(uncovered)} of {len(surfels['weight'])} surfels are not covered: {uncovered[:5]}"
+    )
     return len(charts["anchor"])
 
 
@@ -126,7 +141,9 @@ def test_anchors_lie_on_the_surface_and_normals_point_out() -> None:
     cosine = (charts["rotation"][:, :, 2] * shape.normal(charts["anchor"])).sum(1)
     assert np.quantile(cosine, 0.05) > 0.95
     rotation = charts["rotation"]
-    np.testing.assert_allclose(rotation @ rotation.transpose(0, 2, 1), np.broadcast_to(np.eye(3), rotation.shape), atol=1e-6)
+    np.testing.assert_allclose(
+        rotation @ rotation.transpose(0, 2, 1), np.broadcast_to(np.eye(3), rotation.shape), atol=1e-6
+    )
     assert (np.linalg.det(rotation) > 0.99).all()
 
 

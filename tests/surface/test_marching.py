@@ -79,9 +79,13 @@ def test_two_cubes_agree_on_every_shared_face() -> None:
                 seen = set()
                 for fill in range(16):
                     case = bits + sum(1 << c for k, c in enumerate(rest) if fill >> k & 1)
-                    sides = Counter(s for t in _triangles(case) for s in ((t[0], t[1]), (t[1], t[2]), (t[2], t[0])))
+                    sides = Counter(
+                        s for t in _triangles(case) for s in ((t[0], t[1]), (t[1], t[2]), (t[2], t[0]))
+                    )
                     rim = frozenset(
-                        s for s in sides if (s[1], s[0]) not in sides and {*_ENDS[s[0]], *_ENDS[s[1]]} <= set(face)
+                        s
+                        for s in sides
+                        if (s[1], s[0]) not in sides and {*_ENDS[s[0]], *_ENDS[s[1]]} <= set(face)
                     )
                     seen.add(rim)
                 assert len(seen) == 1, (axis, side, pattern)
@@ -117,7 +121,9 @@ def test_a_sphere_is_closed_and_turned_outwards() -> None:
     assert found.euler == 2
     corners = mesh.vertices[mesh.triangles]
     volume = np.einsum("ij,ij->i", corners[:, 0], np.cross(corners[:, 1], corners[:, 2])).sum() / 6
-    assert volume == pytest.approx(4 / 3 * np.pi * 6.4**3, rel=0.02)  # chords: h^2 / (8 R^2) in the radius and more at the caps
+    assert volume == pytest.approx(
+        4 / 3 * np.pi * 6.4**3, rel=0.02
+    )  # chords: h^2 / (8 R^2) in the radius and more at the caps
 
 
 def test_jumps_between_sheets_and_unknown_nodes_give_no_triangle() -> None:

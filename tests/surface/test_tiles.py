@@ -186,7 +186,9 @@ def test_signatures_change_exactly_with_content() -> None:
     r.integrate(_view(2.03))
     new = _by_index(r.surface().tiles())
     for i in old.keys() & new.keys():
-        equal = old[i].vertices.tobytes() == new[i].vertices.tobytes() and len(old[i].triangles) == len(new[i].triangles)
+        equal = old[i].vertices.tobytes() == new[i].vertices.tobytes() and len(old[i].triangles) == len(
+            new[i].triangles
+        )
         if old[i].signature == new[i].signature:
             assert equal, "equal signatures, different content"
     moved = [i for i in old.keys() & new.keys() if old[i].signature != new[i].signature]

@@ -1,0 +1,225 @@
+"""The atlas: frames, the dirty rule, growth, storage and restoration."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamdgp.atlas.atlas import Atlas, tangent_frames
+from streamdgp.atlas.support import support_masks
+from streamdgp.evidence.patches import DIRTY_CELLS, SUPPORT_CELLS
+from streamdgp.sampling.anchors import insert_chart
+
+_CELLS = DIRTY_CELLS**2
+
+
+def _atlas(count: int) -> Atlas:
+    """An atlas of fitted charts with four backed cells of mass 100 each."""
+    atlas = Atlas(0.04, 0.064, 12)
+    while atlas.capacity <= count:
+        atlas.grow()
+    rng = np.random.default_rng(0)
+    for c in range(count):
+        atlas.columns["anchor"][c] = rng.uniform(-3, 3, 3)
+        insert_chart(c, atlas.columns["anchor"], atlas.scale_m, atlas.grid)
+    new = atlas.appended(count, 5)
+    normals = rng.normal(size=(count, 3))
+    atlas.columns["rotation"][new] = tangent_frames(normals / np.linalg.norm(normals, axis=1, keepdims=True))
+    mass = np.zeros((count, _CELLS), np.float32)
+    mass[:, :16] = 100
+    observations = np.zeros((count, SUPPORT_CELLS, SUPPORT_CELLS), np.float32)
+    observations[:, 4:8, 4:8] = 3
+    atlas.store_fit(new, observations, mass, np.ones(count, np.bool_), 5)
+    parameters = rng.normal(size=(count, 12)).astype(np.float32)
+    atlas.store_weights(new, parameters, rng.normal(size=(count, 33, 33, 3)).astype(np.float32))
+    return atlas
+
+
+@given(st.tuples(*[st.floats(-1, 1, allow_subnormal=False)] * 3).filter(lambda n: np.linalg.norm(n) > 1e-3))
+def test_tangent_frames_are_rotations(n: tuple[float, float, float]) -> None:
+    normal = np.array(n) / np.linalg.norm(n)
+    (rotation,) = tangent_frames(normal[None])
+    np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-9)
+    assert np.linalg.det(rotation) == pytest.approx(1)
+    np.testing.assert_array_equal(rotation[:, 2], normal)
+
+
+@pytest.mark.parametrize(
+    "normal", [(0, 0, 1.0), (0, 0, -1.0), (0, 0, -0.0), (1, 0, 0), (1, 0, -0.0), (1e-9, 0, -1.0)]
+)
+def test_tangent_frames_at_the_poles(normal: tuple[float, float, float]) -> None:
+    n = np.array(normal)
+    if not n.any():
+        n = np.array([0, 0, -1.0])
+    n = n / np.linalg.norm(n)
+    (rotation,) = tangent_frames(n[None])
+    assert np.isfinite(rotation).all()
+    np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-7)
+    assert np.linalg.det(rotation) == pytest.approx(1)
+
+
+_ALL = np.arange(6)
+
+
+def test_nothing_new_nothing_dirty() -> None:
+    assert not len(_atlas(6).dirty(_ALL, 2.0))
+    assert not len(_atlas(6).dirty(np.zeros(0, np.int64), 2.0))
+
+
+def test_a_newly_backed_cell_makes_a_chart_dirty() -> None:
+    """However little mass the rest gained: a new crescent is no hole."""
+    atlas = _atlas(6)
+    atlas.columns["fresh_mass"][3, 40] = 50
+    np.testing.assert_array_equal(atlas.dirty(_ALL, 2.0), [3])
+
+
+def test_a_grazing_point_in_a_new_cell_does_not() -> None:
+    atlas = _atlas(6)
+    atlas.columns["fresh_mass"][3, 40] = 0.5
+    assert not len(atlas.dirty(_ALL, 2.0))
+
+
+@pytest.mark.parametrize(("gain", "dirty"), [(90.0, False), (99.0, False), (101.0, True), (500.0, True)])
+def test_growth_by_the_factor_makes_a_chart_dirty(gain: float, dirty: bool) -> None:
+    atlas = _atlas(6)
+    atlas.columns["fresh_mass"][2, :16] = gain
+    assert (2 in atlas.dirty(_ALL, 2.0)) == dirty
+    assert len(atlas.dirty(_ALL, 2.0)) == int(dirty)
+
+
+def test_growth_of_a_single_cell_is_not_enough_but_of_an_eighth_is() -> None:
+    atlas = _atlas(6)
+    atlas.columns["fresh_mass"][1, 0] = 1000
+    assert not len(atlas.dirty(_ALL, 2.0))
+    atlas.columns["fresh_mass"][1, :3] = 1000
+    np.testing.assert_array_equal(atlas.dirty(_ALL, 2.0), [1])
+
+
+def test_only_touched_charts_are_asked_and_the_answer_is_sorted() -> None:
+    atlas = _atlas(6)
+    atlas.columns["fresh_mass"][:6, :16] = 500
+    np.testing.assert_array_equal(atlas.dirty(np.array([4, 1]), 2.0), [1, 4])
+
+
+def test_charts_never_fitted_are_dirty() -> None:
+    atlas = _atlas(6)
+    atlas.columns["fits"][5] = 0
+    np.testing.assert_array_equal(atlas.dirty(_ALL, 2.0), [5])
+
+
+def test_a_fit_resets_the_count() -> None:
+    atlas = _atlas(6)
+    atlas.columns["fresh_mass"][2, :16] = 500
+    mass = np.zeros((1, _CELLS), np.float32)
+    mass[0, :16] = 600
+    observations = np.ones((1, SUPPORT_CELLS, SUPPORT_CELLS), np.float32)
+    atlas.store_fit(np.array([2]), observations, mass, np.zeros(1, np.bool_), 9)
+    assert not len(atlas.dirty(_ALL, 2.0))
+    assert atlas.columns["version"][2] == 9
+    assert atlas.columns["fits"][2] == 2
+    assert atlas.columns["backed_at_cold"][2] == 16, "a warm fit does not move the frame's reference"
+    np.testing.assert_array_equal(atlas.columns["version"][[0, 1, 3, 4, 5]], 5)
+
+
+def test_logarithmic_refits() -> None:
+    """Equal frames for ever: the number of refits grows with the logarithm of their number."""
+    atlas = _atlas(1)
+    refits = []
+    for k in range(1000):
+        atlas.columns["fresh_mass"][0, :16] += 100
+        if len(atlas.dirty(np.array([0]), 2.0)):
+            refits.append(k)
+            mass = atlas.columns["fit_mass"][:1] + atlas.columns["fresh_mass"][:1]
+            atlas.store_fit(np.array([0]), np.ones((1, 16, 16), np.float32), mass, np.zeros(1, np.bool_), k)
+    assert 8 <= len(refits) <= 10
+
+
+@pytest.mark.parametrize("count", [1, 255, 256, 700])
+def test_growth_keeps_everything(count: int) -> None:
+    atlas = _atlas(count)
+    before = {n: atlas.column(n).copy() for n in atlas.columns}
+    capacity = atlas.capacity
+    atlas.grow()
+    assert atlas.capacity == 2 * capacity
+    assert len(atlas) == count
+    for name, values in before.items():
+        np.testing.assert_array_equal(atlas.column(name), values)
+
+
+def _near(atlas: Atlas, point: npt.NDArray[np.float64]) -> set[int]:
+    """Charts in the grid cells around a point, by walking the grid's chains."""
+    table, keys, head, following, counters = atlas.grid
+    out = set()
+    for cell in range(int(counters[0])):
+        if np.abs(keys[cell] - np.floor(point / atlas.scale_m)).max() <= 1:
+            c = int(head[cell])
+            while c >= 0:
+                out.add(c)
+                c = int(following[c])
+    assert (table >= -1).all()
+    return out
+
+
+@pytest.mark.parametrize("count", [5, 300])
+def test_restore_gives_the_same_columns_and_look_up(count: int) -> None:
+    atlas = _atlas(count)
+    columns = {n: atlas.column(n).copy() for n in atlas.columns}
+    again = Atlas.restore(atlas.radius_m, atlas.scale_m, columns)
+    assert len(again) == count
+    for name in atlas.columns:
+        assert again.column(name).tobytes() == atlas.column(name).tobytes(), name
+        assert again.column(name).dtype == atlas.column(name).dtype
+    for c in range(0, count, 7):
+        point = atlas.column("anchor")[c]
+        assert _near(again, point) == _near(atlas, point)
+        assert c in _near(again, point)
+    for a, b in zip(atlas.supports, again.supports, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_store_weights_does_not_write_into_held_rasters() -> None:
+    atlas = _atlas(4)
+    held = atlas.rasters[2]
+    copy = held.copy()
+    atlas.store_weights(np.array([2]), np.ones((1, 12), np.float32), np.ones((1, 33, 33, 3), np.float32))
+    np.testing.assert_array_equal(held, copy)
+    assert (atlas.rasters[2] == 1).all()
+
+
+def test_store_weights_keeps_no_view_of_its_argument() -> None:
+    atlas = _atlas(4)
+    rasters = np.ones((1, 33, 33, 3), np.float32)
+    atlas.store_weights(np.array([1]), np.ones((1, 12), np.float32), rasters)
+    snapshot = np.array(atlas.rasters[1])
+    rasters[:] = 7
+    np.testing.assert_array_equal(atlas.rasters[1], snapshot)
+
+
+def test_support_closes_gaps_and_keeps_its_boundary() -> None:
+    observations = np.zeros((2, 16, 16))
+    observations[0, 2:14:2, 2:14:2] = 1
+    masks = support_masks(observations)
+    assert masks.shape == (2, 16, 16)
+    assert masks.dtype == np.uint8
+    assert masks[0, 3:12, 3:12].all(), "gaps between samples are closed"
+    assert masks[0, :2].sum() == masks[0, 13:].sum() == 0, "the outer boundary does not move"
+    assert masks[1].sum() == 0
+
+
+def test_support_keeps_a_real_hole_and_the_border() -> None:
+    observations = np.ones((1, 16, 16))
+    observations[0, 4:12, 4:12] = 0
+    mask = support_masks(observations)[0]
+    assert mask[6:10, 6:10].sum() == 0
+    assert mask[0].all()
+    assert mask[:, -1].all()
+    half = np.zeros((1, 16, 16))
+    half[0, :8] = 1
+    np.testing.assert_array_equal(support_masks(half)[0], half[0])
+
+
+def test_support_of_no_charts() -> None:
+    assert support_masks(np.zeros((0, 16, 16))).shape == (0, 16, 16)
