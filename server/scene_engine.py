@@ -24,6 +24,7 @@ from streamdgp_server.ledger import FrameEntry, ProducerLedger
 from streamdgp_server.log_writer import LogWriter
 from streamdgp_server.options import ServerOptions
 from streamdgp_server.scene_files import SceneFile
+from streamdgp_server.tile_warmer import TileWarmer
 
 __all__ = ["IngestListener", "OpenedScene", "SceneEngine", "decode_frame", "open_scene"]
 
@@ -140,6 +141,8 @@ class SceneEngine:
         self.store = opened.store
         self.published = opened.published
         self.tile_cache = TileCache(options.tile_cache_bytes)
+        self._warmer = TileWarmer(opened.scene_id, self.tile_cache)
+        self._warmer.offer(opened.published.surface)
         self.failure: StreamdgpError | None = None
         self.closing: StreamdgpError | None = None
         self._ledgers = opened.ledgers
@@ -263,12 +266,14 @@ class SceneEngine:
         self.closing = reason
         self._notify()
         await asyncio.to_thread(self._worker.stop)
+        await asyncio.to_thread(self._warmer.close)
         await self.writer.close()
         self.log.close()
         self.store.close()
 
     def _on_published(self, published: PublishedRevision) -> None:
         self.published = published
+        self._warmer.offer(published.surface)
         self._notify()
 
     def _on_rejected(self, record: LogRecord, error: InvalidInputError) -> None:

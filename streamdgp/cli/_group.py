@@ -22,12 +22,14 @@ class OneLineErrors(click.Group):
 
 
 def progress_bar() -> Progress:
-    """A progress bar on the error stream, so that results can be piped."""
+    """A progress bar on the error stream, so that results can be piped; none where nobody watches."""
+    console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[note]}"),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=console,
+        disable=not console.is_terminal,
     )

@@ -23,6 +23,9 @@ __all__ = ["blend_at", "evaluate_nodes", "march", "refine_vertices", "support_at
 _SUPPORT_FLOOR = 1e-3
 _SAME_SHEET_COS = 0.35
 _MAX_ENTRIES = 96
+# Height above a chart is at most this many times the distance to it (60 degrees), plus lattice slack.
+_STEEPEST = 2.0
+_RASTER_SLACK = 0.08
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -79,7 +82,7 @@ def blend_at(
         # Cheap reject: far above or below the chart's height at this place.
         i = min(max(int((y[0] + 1.0) * half + 0.5), 0), RASTER - 1)
         j = min(max(int((y[1] + 1.0) * half + 0.5), 0), RASTER - 1)
-        if abs(y[2] - rasters[c, i, j, 2]) > 3.0 * band + 0.1:
+        if abs(y[2] - rasters[c, i, j, 2]) > _STEEPEST * band + _RASTER_SLACK:
             continue
         v[0] = y[0]
         v[1] = y[1]
@@ -188,7 +191,7 @@ def evaluate_nodes(
                         y[m] = (dx * rotation[c, 0, m] + dy * rotation[c, 1, m] + dz * rotation[c, 2, m]) / scale[c]
                     a = min(max(int((y[0] + 1.0) * half + 0.5), 0), RASTER - 1)
                     b = min(max(int((y[1] + 1.0) * half + 0.5), 0), RASTER - 1)
-                    if abs(y[2] - rasters[c, a, b, 2]) <= 3.0 * band + 0.1:
+                    if abs(y[2] - rasters[c, a, b, 2]) <= _STEEPEST * band + _RASTER_SLACK:
                         near[i, j, k] = 1
     x = np.empty(3)
     scratch = np.empty((_MAX_ENTRIES, 7))

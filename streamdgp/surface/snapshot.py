@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,8 +23,17 @@ from streamdgp.surface.mesh import TileMesh
 
 __all__ = ["SurfaceSnapshot", "TileCache"]
 
-_BAND_CELLS = 2.5
+_TilePlan = tuple[tuple[int, int, int], npt.NDArray[np.int64], int]
+_TILES_PER_GROUP = 16
+_BAND_CELLS = 1.9
 _MIN_SUPPORT = 0.3
+
+
+@lru_cache(maxsize=1)
+def _pool() -> ThreadPoolExecutor:
+    """Extraction threads; the kernels release the interpreter lock."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return ThreadPoolExecutor(cores, "streamdgp-tiles")
 
 
 class TileCache:
@@ -124,16 +137,23 @@ class SurfaceSnapshot:
         roi = _roi(roi_m)
         if step is None or not self.rasters:
             return
-        for index, members, signature in self._plan(step, roi):
-            if cancelled is not None and cancelled():
-                return
+
+        def make(plan: _TilePlan) -> TileMesh:
+            index, members, signature = plan
             tile = cache.get(step, index, signature) if cache is not None else None
             if tile is None:
                 tile = self._extract(index, members, step, signature)
                 if cache is not None:
                     cache.put(tile)
-            if len(tile.triangles):
-                yield tile
+            return tile
+
+        plans = self._plan(step, roi)
+        while group := list(itertools.islice(plans, _TILES_PER_GROUP)):
+            if cancelled is not None and cancelled():
+                return
+            for tile in _pool().map(make, group):
+                if len(tile.triangles):
+                    yield tile
 
     # --- planning --------------------------------------------------------------------------------
 
@@ -155,7 +175,7 @@ class SurfaceSnapshot:
 
     def _plan(
         self, step: float, roi: npt.NDArray[np.float64] | None
-    ) -> Iterator[tuple[tuple[int, int, int], npt.NDArray[np.int64], int]]:
+    ) -> Iterator[_TilePlan]:
         """Tiles with the charts that influence them and a signature of those charts' versions."""
         edge = step * self.tile_cells
         reach = (self.scale_m * self.blend_radius)[:, None]

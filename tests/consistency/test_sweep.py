@@ -77,8 +77,9 @@ def _step_frames(shape: Shape, shift_m: float = 0.0) -> list[Frame]:
 @pytest.fixture(scope="module")
 def first_fit() -> Before:
     """All charts of a noisy saddle new at once: one frame."""
-    return _capture([depth_frame(Saddle(2.0, 0.35), look_at((0.1, 0.05, 0.7), (0, 0, 0)), width=120, height=90,
-                                 focal=120.0, rng=np.random.default_rng(0))])  # fmt: skip
+    pose = look_at((0.1, 0.05, 0.7), (0, 0, 0))
+    rng = np.random.default_rng(0)
+    return _capture([depth_frame(Saddle(2.0, 0.35), pose, width=120, height=90, focal=120.0, rng=rng)])
 
 
 @pytest.fixture(scope="module")

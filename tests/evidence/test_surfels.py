@@ -169,7 +169,7 @@ def test_a_parked_camera_is_capped(distance_m: float) -> None:
 
 
 def test_a_parked_camera_with_a_trembling_pose_is_capped() -> None:
-    """A robot that stands still at the world origin: its pose estimate trembles by a tenth of a millimetre."""
+    """A robot that stands still at the world origin: its pose trembles by a tenth of a millimetre."""
     cap = 4.0
     surfels = SurfelMap(_VOXEL, EvidenceConfig(view_mass_cap=cap))
     rng = np.random.default_rng(0)

@@ -21,7 +21,7 @@ def _double(f: SharedFeatures) -> SharedFeatures:
 
 @pytest.mark.parametrize("width", [8, 64])
 def test_jacobian_is_the_derivative(width: int) -> None:
-    """Central differences in float64; the features are piecewise linear, so they are exact off the creases."""
+    """Central differences in float64; piecewise linear, so exact off the creases."""
     f = _double(draw_features(width, seed=1))
     v = _disk(300)
     rows, jacobian = f.with_jacobian(v)

@@ -58,7 +58,7 @@ def _patches(
     capacity: int = 256,
     wild: float = 0.0,
 ) -> PatchBatch:
-    """Evidence of ``charts`` patches with isotropic noise; rows sorted in space, as the gatherer gives them."""
+    """Evidence of ``charts`` patches with isotropic noise; rows sorted in space, as gathered."""
     rng = np.random.default_rng(seed)
     points = np.zeros((charts, capacity, 3), np.float32)
     weights = np.zeros((charts, capacity), np.float32)

@@ -52,10 +52,8 @@ def test_solution_is_the_dense_one(features: SharedFeatures, seed: int, ridge: f
     got = solve_ridge(rows, targets, weights, features.penalty, torch.full((len(rows),), ridge))
     for c in range(len(rows)):
         used = (weights[c] > 0).numpy()
-        wanted, _ = dense_ridge(
-            rows[c].double().numpy()[used], targets[c].double().numpy()[used], weights[c].double().numpy()[used],
-            features.penalty.double().numpy(), ridge,
-        )  # fmt: skip
+        own = (x[c].double().numpy()[used] for x in (rows, targets, weights))
+        wanted, _ = dense_ridge(*own, features.penalty.double().numpy(), ridge)
         prediction = rows[c].double().numpy() @ wanted
         # float32 normal equations: 1e-7 times a condition of some 1e2 that the ridge leaves.
         np.testing.assert_allclose((rows[c] @ got[c]).numpy(), prediction, atol=2e-5)

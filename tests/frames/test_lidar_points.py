@@ -23,8 +23,10 @@ from tests.reference.shapes import (
 
 _MIN_COS = 0.1
 _GROUND = Plane((0, 0, -1.5), (0, 0, 1))
-_ROOM = Union((_GROUND, Plane((0, 0, 2.5), (0, 0, -1)), Plane((6, 0, 0), (-1, 0, 0)), Plane((-6, 0, 0), (1, 0, 0)),
-               Plane((0, 5, 0), (0, -1, 0)), Plane((0, -5, 0), (0, 1, 0))))  # fmt: skip
+_CEILING = Plane((0, 0, 2.5), (0, 0, -1))
+_ENDS = (Plane((6, 0, 0), (-1, 0, 0)), Plane((-6, 0, 0), (1, 0, 0)))
+_SIDES = (Plane((0, 5, 0), (0, -1, 0)), Plane((0, -5, 0), (0, 1, 0)))
+_ROOM = Union((_GROUND, _CEILING, *_ENDS, *_SIDES))
 
 
 def _error_deg(points: OrientedPoints, shape: Shape) -> np.ndarray:

@@ -68,7 +68,7 @@ def seams_m(charts: list[ChartPoints], left: npt.NDArray[np.int64], right: npt.N
 def overlap_targets(
     atlas: Atlas, chart: int, own: Array, weights: Array, mu: float, reach: float
 ) -> tuple[Array, Array]:
-    """Points ``own`` (N, 3) of a chart (chart units) pulled towards its neighbours' nearest points, row by row.
+    """Points ``own`` (N, 3) of a chart (its units) pulled towards its neighbours' nearest points.
 
     Every chart speaks with the weight it has in the blend, (1 - rho^2)^3 with rho the distance from its
     anchor over 0.9 radii, the chart itself with at least 0.1^3. Returns targets and the neighbours' share.

@@ -148,7 +148,7 @@ def test_anchors_lie_on_the_surface_and_normals_point_out() -> None:
 
 
 def test_density_is_that_of_a_maximal_packing() -> None:
-    """Dart throwing fills 0.7 disks of radius r/2 per area pi r^2/4 in the plane; neither clumped nor sparse."""
+    """Dart throwing fills 0.7 disks of radius r/2 per area pi r^2/4 in the plane, no more."""
     plane = Plane((0, 0, 0.003), (0, 0, 1))
     r = Reconstructor(_CONFIG)
     r.integrate(depth_frame(plane, look_at((0, 0, 1.0), (0, 0.001, 0)), width=120, height=90, focal=120.0))

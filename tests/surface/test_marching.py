@@ -69,7 +69,7 @@ def test_complement_crosses_the_same_edges(case: int) -> None:
 
 
 def test_two_cubes_agree_on_every_shared_face() -> None:
-    """For each of the 16 patterns on a face, the segments drawn there do not depend on the rest of the cube."""
+    """For each of the 16 patterns on a face, the segments do not depend on the rest of the cube."""
     for axis in range(3):
         for side in range(2):
             face = [c for c in range(8) if c >> axis & 1 == side]
@@ -102,7 +102,7 @@ def _march(values: np.ndarray, valid: np.ndarray | None = None, step: float = 1.
 
 @pytest.mark.parametrize("seed", range(6))
 def test_random_fields_give_closed_manifolds(seed: int) -> None:
-    """Every ambiguous case occurs in noise; the surface stays edge-manifold, closed and consistently oriented."""
+    """Every ambiguous case occurs in noise; the surface stays closed, manifold and oriented."""
     rng = np.random.default_rng(seed)
     values = rng.uniform(0.05, 0.85, (14, 14, 14))  # neighbours differ by less than the jump limit, 1.8 cells
     values[1:-1, 1:-1, 1:-1] *= rng.choice([-1, 1], (12, 12, 12))
