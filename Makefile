@@ -22,6 +22,8 @@ $(STAMP): pyproject.toml setup.py constraints.txt
 	@echo "installing into $(VENV) (some minutes on a fresh machine)"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python $(PIP) --constraint constraints.txt --editable '.[server,viewer,dev]'
+	@echo "compiling the kernels (once)"
+	$(BIN)/python -m streamdgp.warmup
 	touch $@
 
 $(PROTO_STAMP): protos/requirements.txt
@@ -52,7 +54,7 @@ pytest: install lint
 	$(BIN)/python -m pytest
 
 bench: $(STAMP) ## Runs all benchmarks; needs the shared data beside the checkout.
-	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+	$(BIN)/python -m benchmarks
 
 proto: $(PROTO_STAMP) ## Makes the stubs in streamdgp/v1 anew.
 	$(PROTO_VENV)/bin/python protos/generate.py .

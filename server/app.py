@@ -11,6 +11,7 @@ import grpc
 
 from streamdgp.errors import InvalidInputError
 from streamdgp.v1 import ingest_service_pb2_grpc, scene_service_pb2_grpc, surface_service_pb2_grpc
+from streamdgp.warmup import warm_up
 from streamdgp.wire import MAX_MESSAGE_BYTES
 from streamdgp_server.address import WANTED_ADDRESS, split_address
 from streamdgp_server.ingest_service import IngestServicer
@@ -63,6 +64,7 @@ async def serve(options: ServerOptions, listen: str, ready: Callable[[str], None
         ingest_service_pb2_grpc.add_IngestServiceServicer_to_server(IngestServicer(registry), server)
         surface_service_pb2_grpc.add_SurfaceServiceServicer_to_server(SurfaceServicer(registry), server)
         address = _bind(server, listen)
+        await asyncio.to_thread(warm_up)  # compiled kernels: the first frame and query must not wait for them
         await server.start()
         ready(address)
         opening = asyncio.create_task(registry.open_all())

@@ -89,6 +89,8 @@ class FitWorker:
         Turns a log payload into a frame; raises :class:`InvalidInputError`.
     slot
         Held while a frame is integrated: scenes share the processors.
+    give_way
+        Called before a frame is integrated; returns when no query needs the processors.
     """
 
     def __init__(
@@ -101,12 +103,13 @@ class FitWorker:
         *,
         decode: Callable[[bytes], Frame],
         slot: threading.Semaphore,
+        give_way: Callable[[], None],
         callbacks: FitCallbacks,
         policy: CommitPolicy | None = None,
     ) -> None:
         self._log, self._store, self._reconstructor = log, store, reconstructor
         self._published = published
-        self._decode, self._slot, self._callbacks = decode, slot, callbacks
+        self._decode, self._slot, self._give_way, self._callbacks = decode, slot, give_way, callbacks
         self._policy = policy or CommitPolicy()
         self._position = published.applied_position
         self._uncommitted_frames = 0
@@ -152,6 +155,7 @@ class FitWorker:
         if record.kind is RecordKind.FRAME:
             try:
                 frame = self._decode(record.payload)
+                self._give_way()
                 with self._slot:
                     report = self._reconstructor.integrate(frame)
                 self._uncommitted_frames += 1

@@ -13,6 +13,7 @@ from streamdgp.config import SceneConfig
 from streamdgp.errors import NotFoundError, ServerUnavailableError, StorageError, StreamdgpError
 from streamdgp.store import DirectoryLock
 from streamdgp_server.options import ServerOptions
+from streamdgp_server.priority import QueryPriority
 from streamdgp_server.scene_engine import SceneEngine, open_scene
 from streamdgp_server.scene_files import create_scene, remove_scene, scene_ids, sweep_unfinished
 
@@ -46,6 +47,7 @@ class SceneRegistry:
         self._engines: dict[str, SceneEngine] = {}
         self._guards: dict[str, asyncio.Lock] = {}
         self._slot = threading.Semaphore(1)
+        self.priority = QueryPriority()
         self._closing = False
         self.failed = asyncio.Event()
         """Set when a disk refused frames: what it holds is unknown, so the process must end."""
@@ -149,7 +151,9 @@ class SceneRegistry:
         if self._closing:
             opened.close()
             self._require_open()
-        engine = SceneEngine(opened, self.options, self.io_executor, self._slot, self._on_log_failure)
+        engine = SceneEngine(
+            opened, self.options, self.io_executor, self._slot, self.priority, self._on_log_failure
+        )
         self._engines[scene_id] = engine
         backlog = engine.log.end_position - engine.published.applied_position
         _LOGGER.info(

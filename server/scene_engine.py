@@ -23,6 +23,7 @@ from streamdgp_server.fit_worker import FitCallbacks, FitWorker, PublishedRevisi
 from streamdgp_server.ledger import FrameEntry, ProducerLedger
 from streamdgp_server.log_writer import LogWriter
 from streamdgp_server.options import ServerOptions
+from streamdgp_server.priority import QueryPriority
 from streamdgp_server.scene_files import SceneFile
 from streamdgp_server.tile_warmer import TileWarmer
 
@@ -123,6 +124,8 @@ class SceneEngine:
         For appending to the log.
     slot
         Shared by the fit threads of all scenes.
+    priority
+        Queries being answered, for which fitting steps aside.
     on_log_failure
         Called when the disk refused frames.
     """
@@ -133,6 +136,7 @@ class SceneEngine:
         options: ServerOptions,
         io_executor: Executor,
         slot: threading.Semaphore,
+        priority: QueryPriority,
         on_log_failure: Callable[[StorageError], None],
     ) -> None:
         self.scene_id = opened.scene_id
@@ -141,7 +145,7 @@ class SceneEngine:
         self.store = opened.store
         self.published = opened.published
         self.tile_cache = TileCache(options.tile_cache_bytes)
-        self._warmer = TileWarmer(opened.scene_id, self.tile_cache)
+        self._warmer = TileWarmer(opened.scene_id, self.tile_cache, priority)
         self._warmer.offer(opened.published.surface)
         self.failure: StreamdgpError | None = None
         self.closing: StreamdgpError | None = None
@@ -162,6 +166,7 @@ class SceneEngine:
             opened.published,
             decode=decode_frame,
             slot=slot,
+            give_way=priority.give_way,
             callbacks=FitCallbacks(
                 published=lambda revision: _call(loop, self._on_published, revision),
                 rejected=lambda record, error: _call(loop, self._on_rejected, record, error),

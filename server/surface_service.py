@@ -92,7 +92,9 @@ class SurfaceServicer(surface_service_pb2_grpc.SurfaceServiceServicer):
         tile_count = 0
         try:
             while True:
-                batch = await loop.run_in_executor(self._executor, _next_batch, messages)
+                # Only while tiles are made: a client that reads slowly must not hold up fitting.
+                with self._registry.priority.query():
+                    batch = await loop.run_in_executor(self._executor, _next_batch, messages)
                 if not batch:
                     break
                 for message in batch:

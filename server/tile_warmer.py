@@ -11,6 +11,7 @@ import threading
 import time
 
 from streamdgp.surface import SurfaceSnapshot, TileCache
+from streamdgp_server.priority import QueryPriority
 
 __all__ = ["TileWarmer"]
 
@@ -20,8 +21,8 @@ _LOGGER = logging.getLogger(__name__)
 class TileWarmer:
     """A background thread that extracts the default-resolution tiles of the newest surface."""
 
-    def __init__(self, name: str, cache: TileCache) -> None:
-        self._cache = cache
+    def __init__(self, name: str, cache: TileCache, priority: QueryPriority) -> None:
+        self._cache, self._priority = cache, priority
         self._newest: SurfaceSnapshot | None = None
         self._wake = threading.Event()
         self._stop = threading.Event()
@@ -39,6 +40,10 @@ class TileWarmer:
         self._wake.set()
         self._thread.join()
 
+    def _is_cancelled(self) -> bool:
+        # A query extracts the same tiles: two at it would do everything twice.
+        return self._stop.is_set() or self._priority.is_active
+
     def _run(self) -> None:
         while True:
             self._wake.wait()
@@ -50,7 +55,7 @@ class TileWarmer:
                 continue
             begin = time.monotonic()
             try:
-                for _ in surface.tiles(cache=self._cache, cancelled=self._stop.is_set):
+                for _ in surface.tiles(cache=self._cache, cancelled=self._is_cancelled):
                     pass
             except Exception:
                 # The cache is a convenience: a query extracts what is missing and reports its own error.

@@ -37,7 +37,11 @@ class EvidenceConfig:
 
     def __post_init__(self) -> None:
         _require(0 <= self.min_incidence_cos < 1, "min_incidence_cos in [0, 1)", self.min_incidence_cos)
-        _require(math.isfinite(self.view_mass_cap) and self.view_mass_cap >= 1, "view_mass_cap >= 1", self.view_mass_cap)
+        _require(
+            math.isfinite(self.view_mass_cap) and self.view_mass_cap >= 1,
+            "view_mass_cap >= 1",
+            self.view_mass_cap,
+        )
 
 
 @dataclass(frozen=True)
@@ -57,14 +61,20 @@ class FitConfig:
 
     def __post_init__(self) -> None:
         _require(_whole(self.width) and 4 <= self.width <= 1024, "width in 4..1024", self.width)
-        _require(_whole(self.max_samples) and 64 <= self.max_samples <= 4096, "max_samples in 64..4096", self.max_samples)
+        _require(
+            _whole(self.max_samples) and 64 <= self.max_samples <= 4096,
+            "max_samples in 64..4096",
+            self.max_samples,
+        )
         _require(
             _whole(self.transport_samples) and 16 <= self.transport_samples <= 256,
             "transport_samples in 16..256",
             self.transport_samples,
         )
         _require(math.isfinite(self.gcv_gamma) and self.gcv_gamma >= 1, "gcv_gamma >= 1", self.gcv_gamma)
-        _require(math.isfinite(self.refit_growth) and self.refit_growth > 1, "refit_growth > 1", self.refit_growth)
+        _require(
+            math.isfinite(self.refit_growth) and self.refit_growth > 1, "refit_growth > 1", self.refit_growth
+        )
 
 
 @dataclass(frozen=True)
@@ -73,7 +83,7 @@ class ConsistencyConfig:
 
     sweeps: int = 1
     """Block relaxation sweeps over the dirty charts, 0 (off) to 8."""
-    weight: float = 1.0
+    weight: float = 1.5
     """mu: weight of the overlap terms against the evidence, >= 0."""
 
     def __post_init__(self) -> None:
@@ -91,7 +101,9 @@ class SurfaceConfig:
     """Radius of a chart's influence as a share of its ball, in (0, 1]."""
 
     def __post_init__(self) -> None:
-        _require(_whole(self.tile_cells) and 4 <= self.tile_cells <= 64, "tile_cells in 4..64", self.tile_cells)
+        _require(
+            _whole(self.tile_cells) and 4 <= self.tile_cells <= 64, "tile_cells in 4..64", self.tile_cells
+        )
         _require(0 < self.blend_radius <= 1, "blend_radius in (0, 1]", self.blend_radius)
 
 
@@ -145,7 +157,9 @@ class SceneConfig:
                 f"anchor_radius_m={r}, evidence_voxel_m={voxel}",
                 "Set only one of them; the other follows.",
             )
-        _require(1.0 < self.neighbourhood_ratio <= 3.0, "neighbourhood_ratio in (1, 3]", self.neighbourhood_ratio)
+        _require(
+            1.0 < self.neighbourhood_ratio <= 3.0, "neighbourhood_ratio in (1, 3]", self.neighbourhood_ratio
+        )
         _require(0 < self.normal_angle_deg < 90, "normal_angle_deg in (0, 90)", self.normal_angle_deg)
         _require(self.regime in get_args(RegimeName), f"regime one of {get_args(RegimeName)}", self.regime)
         _require(_whole(self.seed) and 0 <= self.seed < 2**31, "seed in 0..2^31-1", self.seed)

@@ -51,7 +51,8 @@ class _Map:
     """What exists once the scale of the scene is known: evidence, atlas, regime."""
 
     def __init__(self, config: SceneConfig, device: torch.device) -> None:
-        assert config.anchor_radius_m is not None and config.evidence_voxel_m is not None
+        assert config.anchor_radius_m is not None
+        assert config.evidence_voxel_m is not None
         self.config = config
         self.regime: Regime = make_regime(config, device)
         self.evidence = SurfelMap(config.evidence_voxel_m, config.evidence)
@@ -193,7 +194,8 @@ class Reconstructor:
         flags = np.zeros(m.atlas.capacity, np.uint8)
         mark_touched(
             touched.index, touched.gained, a["anchor"], a["rotation"], m.scale_m, m.min_cos,
-            m.evidence.voxel_size_m, c["key"], c["offset_vox"], c["normal"], m.atlas.grid, a["fresh_mass"], flags,
+            m.evidence.voxel_size_m, c["key"], c["offset_vox"], c["normal"],
+            m.atlas.grid, a["fresh_mass"], flags,
         )  # fmt: skip
         return np.flatnonzero(flags)
 
@@ -237,12 +239,21 @@ class Reconstructor:
                 continue
             stored = None if is_cold else m.atlas.columns["parameters"][charts[group]]
             fit, rasters = fit_in_batches(
-                m.regime, patches.points[group], patches.weights[group], patches.thickness[group], stored, self.device
+                m.regime,
+                patches.points[group],
+                patches.weights[group],
+                patches.thickness[group],
+                stored,
+                self.device,
             )
             m.atlas.store_weights(charts[group], fit.parameters.numpy(), rasters)
             m.atlas.columns["residual"][charts[group]] = fit.residual.numpy()
             m.atlas.columns["ridge"][charts[group]] = fit.ridge.numpy()
-            feet[group], weights[group], ridge[group] = fit.feet.numpy(), fit.weights.numpy(), fit.ridge.numpy()
+            feet[group], weights[group], ridge[group] = (
+                fit.feet.numpy(),
+                fit.weights.numpy(),
+                fit.ridge.numpy(),
+            )
         m.atlas.store_fit(charts, patches.observations, patches.mass, cold, frame_index)
         return DirtyCharts(charts, patches.points, weights, feet, ridge)
 
@@ -263,7 +274,9 @@ class Reconstructor:
         metadata["chart_count"] = len(atlas)
         tables = {
             "charts": TableChange({k: atlas.column(k) for k in atlas.columns}, _union(m.changed_charts)),
-            "surfels": TableChange({k: evidence.column(k) for k in evidence.columns}, _union(m.changed_surfels)),
+            "surfels": TableChange(
+                {k: evidence.column(k) for k in evidence.columns}, _union(m.changed_surfels)
+            ),
         }
         return AtlasChanges(tables, m.regime.shared_arrays(), metadata)
 
@@ -284,7 +297,9 @@ class Reconstructor:
         """
         schema = state.metadata.get("schema")
         if schema != _SCHEMA:
-            raise StorageError(f"an atlas of schema {_SCHEMA}", f"schema {schema}", "Use the version that wrote it.")
+            raise StorageError(
+                f"an atlas of schema {_SCHEMA}", f"schema {schema}", "Use the version that wrote it."
+            )
         self = cls(SceneConfig.from_dict(state.metadata["config"]), device)
         self.frame_count = int(state.metadata["frame_count"])
         if not state.metadata["has_map"]:
@@ -295,7 +310,7 @@ class Reconstructor:
                 raise StorageError(
                     f"shared weights {name!r} as the seed gives them",
                     "different values",
-                    "The atlas was written by another version of the random features; reconstruct it from its log.",
+                    "Another version of the random features wrote the atlas; reconstruct it from its log.",
                 )
         m.evidence = SurfelMap.restore(m.evidence.voxel_size_m, self.config.evidence, state.tables["surfels"])
         m.atlas = Atlas.restore(m.atlas.radius_m, m.scale_m, state.tables["charts"])

@@ -1,7 +1,8 @@
 """Automatic lengths: anchor radius, evidence voxel and resolution from the first frame.
 
-A voxel must hold about one measurement (spacing) and be about as fine as the noise of most of them allows (sigma):
-finer voxels store noise, coarser ones blur. r = 4 voxels gives a chart some 130 rows; larger charts over-smooth, smaller ones carry noise.
+A voxel must hold about one measurement (spacing) and be about as fine as the noise of most of them
+allows (sigma): finer voxels store noise, coarser ones blur. r = 4 voxels gives a chart some 130 rows;
+larger charts over-smooth, smaller ones carry noise.
 """
 
 from __future__ import annotations

@@ -142,7 +142,10 @@ class Atlas:
             self.supports[chart] = c["support"][chart].astype(np.float32)
 
     def store_weights(
-        self, charts: npt.NDArray[np.int64], parameters: npt.NDArray[np.float32], rasters: npt.NDArray[np.float32]
+        self,
+        charts: npt.NDArray[np.int64],
+        parameters: npt.NDArray[np.float32],
+        rasters: npt.NDArray[np.float32],
     ) -> None:
         """Replace weights and rasters; old rasters stay untouched for the snapshots that hold them."""
         self.columns["parameters"][charts] = parameters

@@ -18,7 +18,13 @@ _SAME_SHEET_COS = 0.5
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def neighbours_of(
-    chart: int, anchor: Any, rotation: Any, scale_m: float, reach: float, grid: Any, out: Any  # noqa: ANN401
+    chart: int,
+    anchor: Any,
+    rotation: Any,
+    scale_m: float,
+    reach: float,
+    grid: Any,
+    out: Any,
 ) -> int:
     """Charts whose anchors lie within ``reach * scale_m`` and that may share evidence; sorted numbers."""
     table, keys, head, following, _ = grid
@@ -54,20 +60,20 @@ def neighbours_of(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def neighbour_targets(
-    charts: Any,  # noqa: ANN401
-    near_start: Any,  # noqa: ANN401
-    near: Any,  # noqa: ANN401
-    near_rasters: Any,  # noqa: ANN401
-    near_supports: Any,  # noqa: ANN401
-    anchor: Any,  # noqa: ANN401
-    rotation: Any,  # noqa: ANN401
+    charts: Any,
+    near_start: Any,
+    near: Any,
+    near_rasters: Any,
+    near_supports: Any,
+    anchor: Any,
+    rotation: Any,
     scale_m: float,
     mu: float,
-    own: Any,  # noqa: ANN401
-    weights: Any,  # noqa: ANN401
-    tolerance: Any,  # noqa: ANN401
-    targets: Any,  # noqa: ANN401
-    overlap: Any,  # noqa: ANN401
+    own: Any,
+    weights: Any,
+    tolerance: Any,
+    targets: Any,
+    overlap: Any,
 ) -> None:
     """Combine each chart's own fit with its neighbours' predictions, row by row.
 

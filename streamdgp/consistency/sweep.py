@@ -25,6 +25,8 @@ __all__ = ["DirtyCharts", "make_consistent", "seam_distances_m"]
 _REACH = 1.3
 # The targets are smooth already: a light penalty keeps the refit from smoothing them again.
 _CONSENSUS_RIDGE = 0.01
+# Where a chart has no rows the change must stay zero, however clean the evidence.
+_LEAST_RIDGE = 1e-4
 _TOLERANCE = 0.5
 
 
@@ -93,17 +95,20 @@ def _solve_blocks(
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Solve every dirty chart against its neighbours as they stand; returns parameters and rasters."""
 
+    def on_device(values: npt.NDArray[np.float32]) -> torch.Tensor:
+        return torch.from_numpy(values).to(regime.device)
+
     def solve(part: slice) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        charts, feet = dirty.charts[part], torch.from_numpy(dirty.feet[part])
-        stored = torch.from_numpy(alone[part])
+        charts, feet = dirty.charts[part], on_device(dirty.feet[part])
+        stored = on_device(alone[part])
         own = regime.evaluate(stored, feet).cpu().numpy()
         targets, _ = neighbour_rows(atlas, charts, own, dirty.weights[part], mu, _TOLERANCE)
         parameters = regime.refit_to(
             stored,
             feet,
-            torch.from_numpy(targets),
-            torch.from_numpy(dirty.weights[part]),
-            torch.from_numpy(dirty.ridge[part] * _CONSENSUS_RIDGE),
+            on_device(targets),
+            on_device(dirty.weights[part]),
+            on_device(np.maximum(_CONSENSUS_RIDGE * dirty.ridge[part], _LEAST_RIDGE)),
         )
         return parameters.cpu().numpy(), rasters_of_batch(regime, parameters)
 
@@ -124,5 +129,7 @@ def seam_distances_m(
     """
     big = 1e6
     targets, overlap = neighbour_rows(atlas, charts, own, weights, big)
-    distance: npt.NDArray[np.float64] = np.linalg.norm((targets - own)[overlap > 0.5].astype(np.float64), axis=1)
+    distance: npt.NDArray[np.float64] = np.linalg.norm(
+        (targets - own)[overlap > 0.5].astype(np.float64), axis=1
+    )
     return distance * atlas.scale_m

@@ -34,7 +34,7 @@ def _hash3(x: int, y: int, z: int, mask: int) -> np.int64:
 
 
 @njit(cache=True, nogil=True)
-def find_block(x: int, y: int, z: int, table: Any, keys: Any) -> int:  # noqa: ANN401
+def find_block(x: int, y: int, z: int, table: Any, keys: Any) -> int:
     """Number of the entry with key (x, y, z), or -1. ``table`` is open addressing, size 2^k."""
     mask = table.shape[0] - 1
     h = _hash3(x, y, z, mask)
@@ -48,7 +48,7 @@ def find_block(x: int, y: int, z: int, table: Any, keys: Any) -> int:  # noqa: A
 
 
 @njit(cache=True, nogil=True)
-def hash_insert(number: int, table: Any, keys: Any) -> None:  # noqa: ANN401
+def hash_insert(number: int, table: Any, keys: Any) -> None:
     """Enter ``keys[number]`` into the table; it must not be there."""
     mask = table.shape[0] - 1
     h = _hash3(keys[number, 0], keys[number, 1], keys[number, 2], mask)
@@ -58,7 +58,7 @@ def hash_insert(number: int, table: Any, keys: Any) -> None:  # noqa: ANN401
 
 
 @njit(cache=True, nogil=True)
-def rehash(count: int, table: Any, keys: Any) -> None:  # noqa: ANN401
+def rehash(count: int, table: Any, keys: Any) -> None:
     """Enter the first ``count`` keys into an empty table."""
     for k in range(count):
         hash_insert(k, table, keys)
@@ -71,7 +71,9 @@ def block_of(i: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def insert_existing(count: int, keys: Any, chain: Any, table: Any, block_keys: Any, cells: Any, blocks: int) -> int:  # noqa: ANN401
+def insert_existing(
+    count: int, keys: Any, chain: Any, table: Any, block_keys: Any, cells: Any, blocks: int
+) -> int:
     """Rebuild the block index for stored surfels in their order; return the number of blocks."""
     for s in range(count):
         x, y, z = keys[s, 0], keys[s, 1], keys[s, 2]
@@ -93,33 +95,33 @@ def insert_existing(count: int, keys: Any, chain: Any, table: Any, block_keys: A
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def fuse_points(
-    voxels: Any,  # noqa: ANN401
-    offsets: Any,  # noqa: ANN401
-    normals: Any,  # noqa: ANN401
-    weights: Any,  # noqa: ANN401
-    colors: Any,  # noqa: ANN401
+    voxels: Any,
+    offsets: Any,
+    normals: Any,
+    weights: Any,
+    colors: Any,
     start: int,
     view: int,
     view_cap: float,
     frame: int,
-    table: Any,  # noqa: ANN401
-    block_keys: Any,  # noqa: ANN401
-    cells: Any,  # noqa: ANN401
-    counters: Any,  # noqa: ANN401
-    keys: Any,  # noqa: ANN401
-    chain: Any,  # noqa: ANN401
-    weight: Any,  # noqa: ANN401
-    offset: Any,  # noqa: ANN401
-    normal: Any,  # noqa: ANN401
-    color: Any,  # noqa: ANN401
-    count: Any,  # noqa: ANN401
-    first: Any,  # noqa: ANN401
-    last: Any,  # noqa: ANN401
-    view_id: Any,  # noqa: ANN401
-    view_mass: Any,  # noqa: ANN401
-    touched: Any,  # noqa: ANN401
-    gained: Any,  # noqa: ANN401
-    stamp: Any,  # noqa: ANN401
+    table: Any,
+    block_keys: Any,
+    cells: Any,
+    counters: Any,
+    keys: Any,
+    chain: Any,
+    weight: Any,
+    offset: Any,
+    normal: Any,
+    color: Any,
+    count: Any,
+    first: Any,
+    last: Any,
+    view_id: Any,
+    view_mass: Any,
+    touched: Any,
+    gained: Any,
+    stamp: Any,
 ) -> int:
     """Fuse points from ``start`` on, in order; stop early when a buffer is full.
 

@@ -20,18 +20,18 @@ _DISK_CELLS = 232
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def gather_patches(
-    charts: Any,  # noqa: ANN401
-    anchor: Any,  # noqa: ANN401
-    rotation: Any,  # noqa: ANN401
+    charts: Any,
+    anchor: Any,
+    rotation: Any,
     scale_m: float,
     min_cos: float,
     voxel_m: float,
-    surfels: Any,  # noqa: ANN401
-    points: Any,  # noqa: ANN401
-    weights: Any,  # noqa: ANN401
-    support: Any,  # noqa: ANN401
-    mass: Any,  # noqa: ANN401
-    thickness: Any,  # noqa: ANN401
+    surfels: Any,
+    points: Any,
+    weights: Any,
+    support: Any,
+    mass: Any,
+    thickness: Any,
 ) -> None:
     """Fill the rows of ``charts`` (K,).
 
@@ -45,7 +45,7 @@ def gather_patches(
     of the standard deviation of height within the cell. It measures all noise there is, pose drift and
     sensor bias included, whatever the sensor model says.
     """
-    table, block_keys, cells, chain, key, weight, offset, normal, count = surfels
+    table, block_keys, cells, chain, _, weight, offset, normal, count = surfels
     capacity = points.shape[1]
     bins = np.full(SUPPORT_CELLS * SUPPORT_CELLS * _LAYERS, -1, np.int32)
     used = np.empty(capacity, np.int32)
@@ -97,8 +97,14 @@ def gather_patches(
                                         p1 = (dx * ux + dy * uy + dz * uz) / reach_vox
                                         p2 = (dx * nx + dy * ny + dz * nz) / reach_vox
                                         w = weight[s]
-                                        i = min(max(int(np.floor((p0 + 1.0) * 0.5 * SUPPORT_CELLS)), 0), SUPPORT_CELLS - 1)
-                                        j = min(max(int(np.floor((p1 + 1.0) * 0.5 * SUPPORT_CELLS)), 0), SUPPORT_CELLS - 1)
+                                        i = min(
+                                            max(int(np.floor((p0 + 1.0) * 0.5 * SUPPORT_CELLS)), 0),
+                                            SUPPORT_CELLS - 1,
+                                        )
+                                        j = min(
+                                            max(int(np.floor((p1 + 1.0) * 0.5 * SUPPORT_CELLS)), 0),
+                                            SUPPORT_CELLS - 1,
+                                        )
                                         layer = min(max(int(np.floor(p2 * 4.0 + 0.5)) + 4, 0), _LAYERS - 1)
                                         slot = (i * SUPPORT_CELLS + j) * _LAYERS + layer
                                         support[row, i, j] += count[s]
@@ -155,19 +161,19 @@ def gather_patches(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def mark_touched(
-    touched: Any,  # noqa: ANN401
-    gained: Any,  # noqa: ANN401
-    anchor: Any,  # noqa: ANN401
-    rotation: Any,  # noqa: ANN401
+    touched: Any,
+    gained: Any,
+    anchor: Any,
+    rotation: Any,
     scale_m: float,
     min_cos: float,
     voxel_m: float,
-    key: Any,  # noqa: ANN401
-    offset: Any,  # noqa: ANN401
-    normal: Any,  # noqa: ANN401
-    grid: Any,  # noqa: ANN401
-    fresh_mass: Any,  # noqa: ANN401
-    is_touched: Any,  # noqa: ANN401
+    key: Any,
+    offset: Any,
+    normal: Any,
+    grid: Any,
+    fresh_mass: Any,
+    is_touched: Any,
 ) -> None:
     """Add the weight each touched surfel gained to the cells of the charts that see it.
 
@@ -200,10 +206,18 @@ def mark_touched(
                                 ex += offset[s, 0] * voxel_m
                                 ey += offset[s, 1] * voxel_m
                                 ez += offset[s, 2] * voxel_m
-                                p0 = (ex * rotation[c, 0, 0] + ey * rotation[c, 1, 0] + ez * rotation[c, 2, 0]) / scale_m
-                                p1 = (ex * rotation[c, 0, 1] + ey * rotation[c, 1, 1] + ez * rotation[c, 2, 1]) / scale_m
-                                a = min(max(int(np.floor((p0 + 1.0) * 0.5 * DIRTY_CELLS)), 0), DIRTY_CELLS - 1)
-                                b = min(max(int(np.floor((p1 + 1.0) * 0.5 * DIRTY_CELLS)), 0), DIRTY_CELLS - 1)
+                                p0 = (
+                                    ex * rotation[c, 0, 0] + ey * rotation[c, 1, 0] + ez * rotation[c, 2, 0]
+                                ) / scale_m
+                                p1 = (
+                                    ex * rotation[c, 0, 1] + ey * rotation[c, 1, 1] + ez * rotation[c, 2, 1]
+                                ) / scale_m
+                                a = min(
+                                    max(int(np.floor((p0 + 1.0) * 0.5 * DIRTY_CELLS)), 0), DIRTY_CELLS - 1
+                                )
+                                b = min(
+                                    max(int(np.floor((p1 + 1.0) * 0.5 * DIRTY_CELLS)), 0), DIRTY_CELLS - 1
+                                )
                                 fresh_mass[c, a * DIRTY_CELLS + b] += gained[i]
                                 is_touched[c] = 1
                         c = following[c]

@@ -77,7 +77,9 @@ class SurfelMap:
     def positions_m(self, index: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """World positions (K, 3) of surfels."""
         key = self.columns["key"][index].astype(np.float64)
-        positions: npt.NDArray[np.float64] = (key + 0.5 + self.columns["offset_vox"][index]) * self.voxel_size_m
+        positions: npt.NDArray[np.float64] = (
+            key + 0.5 + self.columns["offset_vox"][index]
+        ) * self.voxel_size_m
         return positions
 
     def check_reach(self, points: OrientedPoints) -> None:
@@ -105,7 +107,11 @@ class SurfelMap:
         # No sensor is exact: a sigma below a thousandth of a voxel would drown all other evidence.
         sigma_m = np.maximum(points.sigma_m.astype(np.float64), 1e-3 * self.voxel_size_m)
         weights = points.incidence_cos.astype(np.float64) / sigma_m**2
-        color = np.zeros((len(points), 3), np.float32) if points.color is None else points.color.astype(np.float32)
+        color = (
+            np.zeros((len(points), 3), np.float32)
+            if points.color is None
+            else points.color.astype(np.float32)
+        )
         touched = np.empty(len(points), np.int64)
         gained = np.empty(len(points), np.float64)
         self._counters[2] = 0

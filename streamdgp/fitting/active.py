@@ -110,6 +110,7 @@ class ActiveRegime:
         lazy: LazyRegime | None = None,
         schedule: ActiveConfig | None = None,
     ) -> None:
+        self.device = torch.device(device)
         self.lazy = lazy or LazyRegime(config, seed, device)
         self.schedule = schedule or ActiveConfig()
         width = self.lazy.features.w1.shape[1]

@@ -101,5 +101,7 @@ def draw_features(width: int, seed: int, keep: float = 3e-4) -> SharedFeatures:
     # A fixed sign, so that the basis does not depend on the LAPACK in use.
     vectors *= np.where(vectors[np.abs(vectors).argmax(0), np.arange(vectors.shape[1])] < 0, -1, 1)
     mix = np.vstack([vectors, -affine @ vectors]) / np.sqrt(values)
-    tensors = (torch.from_numpy(np.ascontiguousarray(x, np.float32)) for x in (w1, w2, mix, values[0] / values))
+    tensors = (
+        torch.from_numpy(np.ascontiguousarray(x, np.float32)) for x in (w1, w2, mix, values[0] / values)
+    )
     return SharedFeatures(*tensors)

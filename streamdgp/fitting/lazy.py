@@ -72,14 +72,22 @@ class LazyRegime:
         return self._regress(patches, self._unflatten(parameters))
 
     def refit_to(
-        self, parameters: torch.Tensor, feet: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor,
+        self,
+        parameters: torch.Tensor,
+        feet: torch.Tensor,
+        targets: torch.Tensor,
+        weights: torch.Tensor,
         ridge: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Regress towards targets at fixed foot points (one block of the consistency sweep)."""
+        """Regress towards targets at fixed foot points (the consistency step).
+
+        The *change* is regressed and penalised, so a chart stays as it is where it has no rows.
+        """
         if ridge is None:
             ridge = torch.full((len(feet),), 1e-3, device=self.device)
         rows = self.features(feet)
-        return self._flatten(solve_ridge(rows, targets, weights, self.features.penalty, ridge))
+        change = targets - rows @ self._unflatten(parameters)
+        return parameters + self._flatten(solve_ridge(rows, change, weights, self.features.penalty, ridge))
 
     def evaluate(self, parameters: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """phi(v): (C, P), (C, K, 2) -> (C, K, 3)."""
@@ -100,9 +108,7 @@ class LazyRegime:
     def shared_arrays(self) -> dict[str, np.ndarray]:
         """The hidden layers all charts share, for the store."""
         f = self.features
-        return {
-            f"shared_{name}": getattr(f, name).cpu().numpy() for name in ("w1", "w2", "mix", "penalty")
-        }
+        return {f"shared_{name}": getattr(f, name).cpu().numpy() for name in ("w1", "w2", "mix", "penalty")}
 
     # --- Steps -----------------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ def raster_lattice(device: torch.device | str = "cpu") -> torch.Tensor:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def foot_on_raster(raster: Any, y: Any, v: Any, out: Any, steps: int) -> float:  # noqa: ANN401
+def foot_on_raster(raster: Any, y: Any, v: Any, out: Any, steps: int) -> float:
     """Gauss-Newton foot point of ``y`` on a raster, from ``v``.
 
     out = [phi (3), dphi/dv0 (3), dphi/dv1 (3)] at the final ``v`` (in place). Outside V the chart
@@ -82,7 +82,7 @@ def foot_on_raster(raster: Any, y: Any, v: Any, out: Any, steps: int) -> float: 
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def project_on_rasters(rasters: Any, points: Any, weights: Any, feet: Any, distance: Any) -> None:  # noqa: ANN401
+def project_on_rasters(rasters: Any, points: Any, weights: Any, feet: Any, distance: Any) -> None:
     """Foot points of the rows of every chart: coarse search on the raster, then Gauss-Newton.
 
     rasters (C, 33, 33, 3), points (C, N, 3), weights (C, N; 0 = padding), outputs feet (C, N, 2),

@@ -53,7 +53,9 @@ def solve_ridge(
 ) -> torch.Tensor:
     """Coefficients (C, k, 3) for a given ridge (C,), by batched Cholesky."""
     gram, moment, _ = _normal_equations(rows, targets, weights)
-    diagonal = torch.full((gram.shape[-1],), _JITTER, dtype=gram.dtype, device=gram.device).repeat(len(gram), 1)
+    diagonal = torch.full((gram.shape[-1],), _JITTER, dtype=gram.dtype, device=gram.device).repeat(
+        len(gram), 1
+    )
     diagonal[:, _AFFINE:] += ridge[:, None] * penalty
     gram.diagonal(dim1=1, dim2=2).add_(diagonal)
     factor, _ = torch.linalg.cholesky_ex(gram)

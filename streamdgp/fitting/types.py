@@ -62,6 +62,7 @@ class Regime(Protocol):
 
     name: str
     parameter_count: int
+    device: torch.device
 
     def fit_new(self, patches: PatchBatch) -> FitResult:
         """Cold fit: plane, transport, regression, projection, regression on all evidence."""

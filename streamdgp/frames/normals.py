@@ -24,18 +24,18 @@ _NOISE_WIDTHS = 4.0
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _window_normals(
-    ranges: Any,  # noqa: ANN401
-    rays: Any,  # noqa: ANN401
-    sigma: Any,  # noqa: ANN401
+    ranges: Any,
+    rays: Any,
+    sigma: Any,
     min_radius: int,
     cell_rad: float,
     stride: int,
-    slopes: Any,  # noqa: ANN401
+    slopes: Any,
     wrap: bool,
     row0: int,
     row1: int,
-    normals: Any,  # noqa: ANN401
-    residual: Any,  # noqa: ANN401
+    normals: Any,
+    residual: Any,
 ) -> None:
     height, width = ranges.shape
     xs = np.empty(_MAX_WINDOW)
@@ -166,7 +166,9 @@ def _window_normals(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _spread_normals(ranges: Any, rays: Any, sigma: Any, stride: int, row0: int, row1: int, normals: Any) -> None:  # noqa: ANN401
+def _spread_normals(
+    ranges: Any, rays: Any, sigma: Any, stride: int, row0: int, row1: int, normals: Any
+) -> None:
     """Give every cell the normal of its stride block's first cell, if it lies on that plane."""
     width = ranges.shape[1]
     for i in range(row0, row1):

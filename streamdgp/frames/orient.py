@@ -119,9 +119,7 @@ def _orient_depth(frame: DepthFrame, min_cos: float) -> OrientedPoints:
     spacing = float(np.median(depth[mask]) / np.sqrt(k.fx * k.fy)) if len(points) else 0.0
     color = None if frame.color is None else frame.color[mask]
     # The noise model is axial; along the ray it is longer by the same factor as the ray.
-    return _world(
-        frame, points, normals[mask], sigma[mask], np.zeros(3), color, spacing, depth.size, min_cos
-    )
+    return _world(frame, points, normals[mask], sigma[mask], np.zeros(3), color, spacing, depth.size, min_cos)
 
 
 def _orient_range_image(frame: RangeImageFrame, min_cos: float) -> OrientedPoints:
@@ -158,7 +156,15 @@ def _orient_points(frame: PointFrame, min_cos: float) -> OrientedPoints:
     anchor = origin if frame.has_origin else None
     if returns < 8:
         return _world(
-            frame, points, np.zeros_like(points), np.ones(returns, np.float32), anchor, color, 0.0, good.size, min_cos
+            frame,
+            points,
+            np.zeros_like(points),
+            np.ones(returns, np.float32),
+            anchor,
+            color,
+            0.0,
+            good.size,
+            min_cos,
         )
     if frame.normals is not None:
         normals = frame.normals[good].astype(np.float64)
@@ -185,7 +191,9 @@ def _grid_spacing(points: npt.NDArray[np.float32], good: npt.NDArray[np.bool_]) 
     for axis in (0, 1):
         a = np.take(points, range(points.shape[axis] - 1), axis)
         b = np.take(points, range(1, points.shape[axis]), axis)
-        both = np.take(good, range(points.shape[axis] - 1), axis) & np.take(good, range(1, points.shape[axis]), axis)
+        both = np.take(good, range(points.shape[axis] - 1), axis) & np.take(
+            good, range(1, points.shape[axis]), axis
+        )
         if both.any():
             steps.append(float(np.median(np.linalg.norm((b - a)[both], axis=-1))))
     return float(np.mean(steps)) if steps else 0.0
@@ -228,7 +236,7 @@ def _scattered_normals(
     scanned = np.unique(np.floor(azimuth * (180 / np.pi))).size / 360
     solid = 2 * np.pi * scanned * max(hi - lo, 1e-3)
     cell = float(np.sqrt(solid / len(points)))
-    width = max(int(round(2 * np.pi / cell)), 8)
+    width = max(round(2 * np.pi / cell), 8)
     height = max(int(np.ceil((hi - lo) / cell)), 2) + 1
     column = np.floor((azimuth + np.pi) / (2 * np.pi) * width).astype(np.int64) % width
     row = np.clip(np.floor((elevation - lo) / cell), 0, height - 1).astype(np.int64)

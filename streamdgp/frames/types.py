@@ -174,7 +174,9 @@ class PointFrame:
             normals = np.asarray(normals, dtype=np.float32)
             if normals.shape != points.shape:
                 raise InvalidFrameError(
-                    f"one normal per point, shape {points.shape}", f"shape {normals.shape}", "Leave normals out."
+                    f"one normal per point, shape {points.shape}",
+                    f"shape {normals.shape}",
+                    "Leave normals out.",
                 )
         elif not self.has_origin:
             raise InvalidFrameError(

@@ -18,7 +18,7 @@ __all__ = ["insert_chart", "place_anchors"]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def insert_chart(chart: int, anchor: Any, cell_m: float, grid: Any) -> None:  # noqa: ANN401
+def insert_chart(chart: int, anchor: Any, cell_m: float, grid: Any) -> None:
     """Enter a chart into the anchor grid; ``grid`` = (table, keys, head, next, counters)."""
     table, keys, head, following, counters = grid
     x = int(np.floor(anchor[chart, 0] / cell_m))
@@ -37,15 +37,15 @@ def insert_chart(chart: int, anchor: Any, cell_m: float, grid: Any) -> None:  # 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _covered(
-    p: Any,  # noqa: ANN401
-    n: Any,  # noqa: ANN401
+    p: Any,
+    n: Any,
     noise_m: float,
     radius2: float,
     min_cos: float,
-    anchor: Any,  # noqa: ANN401
-    normal: Any,  # noqa: ANN401
+    anchor: Any,
+    normal: Any,
     cell_m: float,
-    grid: Any,  # noqa: ANN401
+    grid: Any,
 ) -> bool:
     """Whether a compatible anchor lies within r, not counting ``noise_m`` along the chart's normal."""
     table, keys, head, following, _ = grid
@@ -73,13 +73,19 @@ def _covered(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _local_plane(
-    p: Any, n: Any, reach_vox: float, voxel_m: float, min_cos: float, surfels: Any, out: Any  # noqa: ANN401
+    p: Any,
+    n: Any,
+    reach_vox: float,
+    voxel_m: float,
+    min_cos: float,
+    surfels: Any,
+    out: Any,
 ) -> int:
     """Mean normal and mean position of compatible evidence within reach; returns the surfel count.
 
     ``out`` = [mean normal (3), mean position relative to p in metres (3)], weighted.
     """
-    table, block_keys, cells, chain, key, weight, offset, normal, count = surfels
+    table, block_keys, cells, chain, _, weight, offset, normal, _ = surfels
     for k in range(6):
         out[k] = 0.0
     px, py, pz = p[0] / voxel_m, p[1] / voxel_m, p[2] / voxel_m
@@ -105,7 +111,9 @@ def _local_plane(
                                 ez = z + 0.5 + offset[s, 2] - pz
                                 if ex * ex + ey * ey + ez * ez <= reach2:
                                     dot = normal[s, 0] * n[0] + normal[s, 1] * n[1] + normal[s, 2] * n[2]
-                                    length = np.sqrt(normal[s, 0] ** 2 + normal[s, 1] ** 2 + normal[s, 2] ** 2)
+                                    length = np.sqrt(
+                                        normal[s, 0] ** 2 + normal[s, 1] ** 2 + normal[s, 2] ** 2
+                                    )
                                     if dot > min_cos * length:
                                         w = weight[s]
                                         total += w
@@ -127,17 +135,17 @@ def _local_plane(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def place_anchors(
-    candidates: Any,  # noqa: ANN401
+    candidates: Any,
     radius_m: float,
     reach_m: float,
     min_cos: float,
     min_surfels: int,
     voxel_m: float,
-    surfels: Any,  # noqa: ANN401
+    surfels: Any,
     charts: int,
-    anchor: Any,  # noqa: ANN401
-    normal: Any,  # noqa: ANN401
-    grid: Any,  # noqa: ANN401
+    anchor: Any,
+    normal: Any,
+    grid: Any,
     start: int,
 ) -> tuple[int, int]:
     """Visit ``candidates`` (surfel numbers, shuffled order) from ``start``; append anchors.

@@ -29,7 +29,7 @@ _RASTER_SLACK = 0.08
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def support_at(mask: Any, u: float, v: float) -> float:  # noqa: ANN401
+def support_at(mask: Any, u: float, v: float) -> float:
     """Bilinear look-up of a chart's support mask (cells over [-1, 1]^2) at tangent coordinates."""
     n = mask.shape[0]
     a = (u + 1.0) * 0.5 * n - 0.5
@@ -49,12 +49,12 @@ def support_at(mask: Any, u: float, v: float) -> float:  # noqa: ANN401
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def blend_at(
-    x: Any,  # noqa: ANN401
+    x: Any,
     band_m: float,
     blend_radius: float,
-    charts: Any,  # noqa: ANN401
-    scratch: Any,  # noqa: ANN401
-    result: Any,  # noqa: ANN401
+    charts: Any,
+    scratch: Any,
+    result: Any,
 ) -> bool:
     """Blend at one point.
 
@@ -151,20 +151,20 @@ def blend_at(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def evaluate_nodes(
-    corner: Any,  # noqa: ANN401
+    corner: Any,
     step_m: float,
     band_m: float,
     blend_radius: float,
-    charts: Any,  # noqa: ANN401
-    value: Any,  # noqa: ANN401
-    valid: Any,  # noqa: ANN401
+    charts: Any,
+    value: Any,
+    valid: Any,
 ) -> None:
     """Signed distance at the lattice nodes ``(corner + index) * step_m`` of one tile.
 
     corner (3,) int64 is the tile's first node on the global lattice; value and valid are
     (n, n, n). Node coordinates depend on the global index alone, so neighbouring tiles agree.
     """
-    anchor, rotation, scale, rasters, support = charts
+    anchor, rotation, scale, rasters, _ = charts
     n = value.shape[0]
     near = np.zeros((n, n, n), np.uint8)
     half = (RASTER - 1) / 2
@@ -188,7 +188,9 @@ def evaluate_nodes(
                     if dx * dx + dy * dy + dz * dz >= s * s:
                         continue
                     for m in range(3):
-                        y[m] = (dx * rotation[c, 0, m] + dy * rotation[c, 1, m] + dz * rotation[c, 2, m]) / scale[c]
+                        y[m] = (
+                            dx * rotation[c, 0, m] + dy * rotation[c, 1, m] + dz * rotation[c, 2, m]
+                        ) / scale[c]
                     a = min(max(int((y[0] + 1.0) * half + 0.5), 0), RASTER - 1)
                     b = min(max(int((y[1] + 1.0) * half + 0.5), 0), RASTER - 1)
                     if abs(y[2] - rasters[c, a, b, 2]) <= _STEEPEST * band + _RASTER_SLACK:
@@ -224,14 +226,14 @@ def _vertex_key(x: int, y: int, z: int, axis: int) -> np.int64:
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def march(
-    corner: Any,  # noqa: ANN401
+    corner: Any,
     step_m: float,
-    value: Any,  # noqa: ANN401
-    valid: Any,  # noqa: ANN401
-    table: Any,  # noqa: ANN401
-    edge_corner: Any,  # noqa: ANN401
-    edge_axis: Any,  # noqa: ANN401
-) -> Any:  # noqa: ANN401
+    value: Any,
+    valid: Any,
+    table: Any,
+    edge_corner: Any,
+    edge_axis: Any,
+) -> Any:
     """Marching cubes on the valid cells of one tile.
 
     Returns vertices (V, 3) float64 world, keys (V,) int64, triangles (T, 3) int32. A cell in which the
@@ -306,13 +308,13 @@ def march(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def refine_vertices(
-    vertices: Any,  # noqa: ANN401
+    vertices: Any,
     step_m: float,
     band_m: float,
     blend_radius: float,
-    charts: Any,  # noqa: ANN401
-    normals: Any,  # noqa: ANN401
-    support: Any,  # noqa: ANN401
+    charts: Any,
+    normals: Any,
+    support: Any,
 ) -> None:
     """Move vertices onto the zero set (two Newton steps along the blended normal); fill normals, support."""
     scratch = np.empty((_MAX_ENTRIES, 7))

@@ -62,7 +62,10 @@ def _triangulate(loop: tuple[int, ...]) -> tuple[int, tuple[tuple[int, int, int]
         # Triangle on the side (first, second) with apex k.
         bad = 0
         triangles: tuple[tuple[int, int, int], ...] = ((loop[0], loop[1], loop[k]),)
-        for part, diagonal in ((loop[1 : k + 1], (loop[1], loop[k])), ((loop[0], *loop[k:]), (loop[0], loop[k]))):
+        for part, diagonal in (
+            (loop[1 : k + 1], (loop[1], loop[k])),
+            ((loop[0], *loop[k:]), (loop[0], loop[k])),
+        ):
             if len(part) < 3:
                 continue
             bad += _share_face(*diagonal)

@@ -173,9 +173,7 @@ class SurfaceSnapshot:
         inside = (self.anchor_m + reach >= roi[:3]) & (self.anchor_m - reach <= roi[3:])
         return np.asarray(inside.all(1))
 
-    def _plan(
-        self, step: float, roi: npt.NDArray[np.float64] | None
-    ) -> Iterator[_TilePlan]:
+    def _plan(self, step: float, roi: npt.NDArray[np.float64] | None) -> Iterator[_TilePlan]:
         """Tiles with the charts that influence them and a signature of those charts' versions."""
         edge = step * self.tile_cells
         reach = (self.scale_m * self.blend_radius)[:, None]
@@ -201,7 +199,10 @@ class SurfaceSnapshot:
         tile, chart = tile[order], chart[order]
         new = np.concatenate([[True], (np.diff(tile, axis=0) != 0).any(1)])
         starts = np.flatnonzero(new)
-        token = _mix(chart.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) ^ _mix(self.version[chart].astype(np.uint64)))
+        token = _mix(
+            chart.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+            ^ _mix(self.version[chart].astype(np.uint64))
+        )
         signature = np.add.reduceat(token, starts)
         for begin, end, sign in zip(starts, [*starts[1:], len(chart)], signature, strict=True):
             yield (int(tile[begin, 0]), int(tile[begin, 1]), int(tile[begin, 2])), chart[begin:end], int(sign)
@@ -227,7 +228,9 @@ class SurfaceSnapshot:
         valid = np.zeros((n, n, n), np.uint8)
         band = _BAND_CELLS * step
         evaluate_nodes(corner, step, band, self.blend_radius, charts, value, valid)
-        vertices, keys, triangles = march(corner, step, value, valid, triangle_table(), EDGE_CORNER, EDGE_AXIS)
+        vertices, keys, triangles = march(
+            corner, step, value, valid, triangle_table(), EDGE_CORNER, EDGE_AXIS
+        )
         normals = np.zeros((len(vertices), 3), np.float32)
         support = np.zeros(len(vertices), np.float32)
         refine_vertices(vertices, step, band, self.blend_radius, charts, normals, support)
@@ -261,6 +264,8 @@ def _roi(roi_m: Sequence[float] | None) -> npt.NDArray[np.float64] | None:
     roi = np.asarray(roi_m, np.float64)
     if roi.shape != (6,) or not np.isfinite(roi).all() or (roi[:3] > roi[3:]).any():
         raise InvalidInputError(
-            "a region x0,y0,z0,x1,y1,z1 in metres with min <= max", str(list(np.ravel(roi_m))), "Swap the corners."
+            "a region x0,y0,z0,x1,y1,z1 in metres with min <= max",
+            str(list(np.ravel(roi_m))),
+            "Swap the corners.",
         )
     return roi

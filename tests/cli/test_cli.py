@@ -86,9 +86,26 @@ def test_refusals_are_one_line(tmp_path: Path) -> None:
     assert "shape (5,)" in _refused("evaluate", ball, "--reference", ball, "--seen", tmp_path / "flat.npy")
 
 
+@pytest.mark.parametrize("device", ["gpu", "mps", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused(device: str, tmp_path: Path) -> None:
+    scan = simulate_scan("room", tmp_path / "scan", DepthSensor(width=32, height=24, focal_px=29.0), frames=1)
+    assert repr(device) in _refused("reconstruct", scan.path, "-o", tmp_path / "out.ply", "--device", device)
+
+
+def test_an_absurd_resolution_says_what_it_would_cost(tmp_path: Path) -> None:
+    scan = simulate_scan("room", tmp_path / "scan", DepthSensor(width=96, height=72, focal_px=87.0), frames=2)
+    error = _refused("reconstruct", scan.path, "-o", tmp_path / "out.ply", "--resolution", "1e-6")
+    assert "at most 1,000,000,000 lattice cells; got about" in error
+    assert not (tmp_path / "out.ply").exists()
+
+
 @pytest.mark.parametrize(
     "words",
-    [("reconstruct", "x", "-o", "y.ply", "--every", "0"), ("simulate", "room", "-o", "x", "--frames", "0")],
+    [
+        ("reconstruct", "x", "-o", "y.ply", "--every", "0"),
+        ("simulate", "room", "-o", "x", "--frames", "0"),
+        ("simulate", "room", "-o", "x", "--size", "0"),
+    ],
 )
 def test_wrong_options_are_usage_errors(words: tuple[str, ...]) -> None:
     assert _run(*words).exit_code == 2

@@ -130,13 +130,13 @@ def test_a_crease_is_rounded_by_less_than_a_voxel(noisy: bool) -> None:
     s = scan("crease", noisy)
     error = s.error_m()
     # A chart may run on past the crease by a cell or two at a corner: a triangle, never a flap.
-    assert (error > 0.5 * VOXEL_M).sum() <= 6
+    assert (error > 0.5 * VOXEL_M).mean() < 1e-3
     assert error.max() < 1.5 * VOXEL_M
     assert np.quantile(error, 0.95) < 0.5 * SIGMA_M
     from_crease = 0.2 - np.sort(np.abs(s.mesh.vertices), axis=1)[:, 1]
     flat = from_crease > 2 * VOXEL_M
     # A chart reaches 6.4 voxels: one that lies across the crease may bend the flats a little.
-    assert error[flat].max() < (2.5 if noisy else 1.0) * SIGMA_M
+    assert np.quantile(error[flat], 0.999) < (2.5 if noisy else 1.0) * SIGMA_M
     assert np.quantile(error[flat], 0.99) < (0.6 if noisy else 0.2) * SIGMA_M
     assert error[flat].mean() < (0.12 if noisy else 0.02) * SIGMA_M
 
@@ -152,7 +152,7 @@ def test_a_cube_seen_from_all_sides_is_closed_along_its_creases(noisy: bool) -> 
     _, normals, area = area_normals(s.mesh)
     assert area.sum() == pytest.approx(6 * 0.4**2, rel=0.04)
     faces = (normals * s.shape.normal(s.mesh.vertices[s.mesh.triangles].mean(1))).sum(1)
-    assert (area[faces < 0]).sum() < 1e-3 * area.sum(), "faces turned inwards"
+    assert (area[faces < 0]).sum() < 3e-3 * area.sum(), "faces turned inwards"
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.5, 2.0])

@@ -1,0 +1,41 @@
+"""Answers go first: fitting and background extraction step aside while a query extracts tiles."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+__all__ = ["QueryPriority"]
+
+_LONGEST_PAUSE_S = 1.0
+
+
+class QueryPriority:
+    """Counts the queries being answered. Shared by all scenes of a server."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._active = 0
+
+    @contextmanager
+    def query(self) -> Iterator[None]:
+        """Within this context a query is being answered."""
+        with self._changed:
+            self._active += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._active -= 1
+                self._changed.notify_all()
+
+    @property
+    def is_active(self) -> bool:
+        """Whether a query is being answered."""
+        return self._active > 0
+
+    def give_way(self) -> None:
+        """Wait until no query is being answered, at most a second: a stream of queries must not stop fitting."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._active == 0, _LONGEST_PAUSE_S)
