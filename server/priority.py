@@ -36,6 +36,6 @@ class QueryPriority:
         return self._active > 0
 
     def give_way(self) -> None:
-        """Wait until no query is being answered, at most a second: a stream of queries must not stop fitting."""
+        """Wait until no query is being answered, but at most a second: queries must not stop fitting."""
         with self._changed:
             self._changed.wait_for(lambda: self._active == 0, _LONGEST_PAUSE_S)

@@ -25,9 +25,7 @@ __all__ = ["DirtyCharts", "make_consistent", "seam_distances_m"]
 _REACH = 1.3
 # The targets are smooth already: a light penalty keeps the refit from smoothing them again.
 _CONSENSUS_RIDGE = 0.01
-# Where a chart has no rows the change must stay zero, however clean the evidence.
-_LEAST_RIDGE = 1e-4
-_TOLERANCE = 0.5
+_TOLERANCE = 1.0
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,7 @@ def _solve_blocks(
             feet,
             on_device(targets),
             on_device(dirty.weights[part]),
-            on_device(np.maximum(_CONSENSUS_RIDGE * dirty.ridge[part], _LEAST_RIDGE)),
+            on_device(dirty.ridge[part] * _CONSENSUS_RIDGE),
         )
         return parameters.cpu().numpy(), rasters_of_batch(regime, parameters)
 

@@ -26,6 +26,8 @@ _RIDGE_PER_THICKNESS2 = 4.0
 _THIN = 0.12
 _THICK = 0.2
 _GAUGE_LIMIT = 0.6
+# Where a chart has no rows its change must stay zero, however clean the evidence.
+_LEAST_REFIT_RIDGE = 1e-4
 _HUBER = 2.5
 
 
@@ -85,6 +87,7 @@ class LazyRegime:
         """
         if ridge is None:
             ridge = torch.full((len(feet),), 1e-3, device=self.device)
+        ridge = ridge.clamp_min(_LEAST_REFIT_RIDGE)
         rows = self.features(feet)
         change = targets - rows @ self._unflatten(parameters)
         return parameters + self._flatten(solve_ridge(rows, change, weights, self.features.penalty, ridge))

@@ -185,6 +185,21 @@ def test_a_data_directory_that_cannot_be(tmp_path: Path) -> None:
     assert "a writable directory" in result.stderr
 
 
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_there(tmp_path: Path, device: str) -> None:
+    result = run_server("serve", "--data", str(tmp_path), "--listen", "127.0.0.1:0", "--device", device)
+    assert result.returncode == 1
+    assert repr(device) in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_check_of_a_server_without_scenes(tmp_path: Path) -> None:
+    (tmp_path / "scenes").mkdir()
+    result = run_server("check", str(tmp_path))
+    assert result.returncode == 0
+    assert "no scenes" in result.stdout
+
+
 def test_check_names_damage(tmp_path: Path) -> None:
     data = tmp_path / "data"
     assert run_server("check", str(data)).returncode == 1
