@@ -326,13 +326,15 @@ def refine_vertices(
         for k in range(3):
             x[k] = vertices[i, k]
             normals[i, k] = 0.0
-        for _ in range(2):
+        for step in range(2):
             if not blend_at(x, band_m, blend_radius, charts, scratch, result):
+                support[i] = 0.0
                 break
             d = min(max(result[0], -limit), limit)
             for k in range(3):
                 x[k] -= d * result[1 + k]
                 normals[i, k] = result[1 + k]
-            support[i] = result[4]
+            # A step that does not come near the zero set was made across a jump between charts.
+            support[i] = result[4] if step == 0 or abs(result[0]) < limit else 0.0
         for k in range(3):
             vertices[i, k] = x[k]

@@ -26,7 +26,7 @@ __all__ = ["SurfaceSnapshot", "TileCache"]
 _TilePlan = tuple[tuple[int, int, int], npt.NDArray[np.int64], int]
 _TILES_PER_GROUP = 16
 _BAND_CELLS = 1.9
-_MIN_SUPPORT = 0.5
+_MIN_SUPPORT = 0.35
 
 
 @lru_cache(maxsize=1)
