@@ -126,9 +126,9 @@ def check_bench(mesh: str, scan: Scan, found: dict[str, Outcome], out: Path) -> 
     run_bench("scan", shared_data("meshes", f"{mesh}.obj"), other, "--frames", str(len(scan.frames)))
     theirs = depth_frames(open_dataset(other))
     gaps_m = np.stack([np.abs(a.depth_m - b.depth_m) for a, b in zip(scan.frames, theirs, strict=True)])
-    # Rays differ in the last bit, so a pixel in twenty thousand rounds to the next millimetre.
+    # Rays differ in the last bit: a pixel in twenty thousand rounds to the next millimetre, or a ray
+    # along a silhouette hits where the other misses.
     checks = [
-        Check("gate", f"{mesh}: largest difference to bench.py's scan, mm", 1e3 * float(gaps_m.max()), 1.01),
         Check("gate", f"{mesh}: share of its pixels that differ", float((gaps_m > 0).mean()), 1e-3),
     ]
     for name, outcome in found.items():
