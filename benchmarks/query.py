@@ -85,8 +85,13 @@ class _Paced:
 
 
 async def _ask_until(
-    client: AsyncClient, acks: _Acks, sending: asyncio.Task[UploadReport], period_s: float
+    client: AsyncClient,
+    acks: _Acks,
+    sending: asyncio.Task[UploadReport],
+    period_s: float,
+    frames: dict[int, int],
 ) -> list[Answer]:
+    """Ask every ``period_s``; ``frames`` collects the frame count of every revision seen."""
     answers = []
     while not sending.done():
         await asyncio.wait([sending], timeout=period_s)
@@ -94,10 +99,13 @@ async def _ask_until(
         known = acks.at(asked)
         if known.applied:
             mesh = await client.query_mesh(_SCENE)
+            answered = time.perf_counter()
+            # At once: the server keeps a bounded number of revisions.
+            frames.update({one.number: one.frame_count for one in await client.list_revisions(_SCENE)})
             answers.append(
                 Answer(
                     asked,
-                    time.perf_counter(),
+                    answered,
                     mesh.revision,
                     len(mesh.triangles),
                     known.applied,
@@ -112,18 +120,18 @@ async def _stream_and_ask(
     address: str, scan: _Paced, period_s: float
 ) -> tuple[UploadReport, list[Answer], float]:
     acks = _Acks()
+    frames: dict[int, int] = {}
     started = time.perf_counter()
     # Two connections: the answers must not queue behind frames on one.
     async with AsyncClient(address) as robot, AsyncClient(address) as viewer:
         sending = asyncio.create_task(upload(robot, scan, _SCENE, "camera", on_progress=acks.take))
         try:
-            answers = await _ask_until(viewer, acks, sending, period_s)
+            answers = await _ask_until(viewer, acks, sending, period_s, frames)
             report = await sending
         finally:
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
         seconds = time.perf_counter() - started
-        frames = {one.number: one.frame_count for one in await viewer.list_revisions(_SCENE)}
     # A revision that has been dropped since counts as NaN frames would: -1 fails every check.
     known = [Answer(**{**asdict(answer), "frames": frames.get(answer.revision, -1)}) for answer in answers]
     return report, known, seconds

@@ -57,7 +57,7 @@ class CommitPolicy:
 
     idle_seconds: float = 0.15
     """Commit when no frame waits and the last commit is so long ago."""
-    max_seconds: float = 1.0
+    max_seconds: float = 3.0
     """Commit when the last commit is so long ago, frames waiting or not."""
     commit_share: float = 0.2
     """While frames wait, spend about this share of the time on commits (max_seconds goes first)."""
@@ -91,6 +91,9 @@ class FitWorker:
         Held while a frame is integrated: scenes share the processors.
     give_way
         Called before a frame is integrated; returns when no query needs the processors.
+    prepare
+        Called with a surface before queries may see it: extracts its stale tiles into the cache, so that
+        a query of the newest revision finds them there.
     """
 
     def __init__(
@@ -104,12 +107,14 @@ class FitWorker:
         decode: Callable[[bytes], Frame],
         slot: threading.Semaphore,
         give_way: Callable[[], None],
+        prepare: Callable[[SurfaceSnapshot], None],
         callbacks: FitCallbacks,
         policy: CommitPolicy | None = None,
     ) -> None:
         self._log, self._store, self._reconstructor = log, store, reconstructor
         self._published = published
         self._decode, self._slot, self._give_way, self._callbacks = decode, slot, give_way, callbacks
+        self._prepare = prepare
         self._policy = policy or CommitPolicy()
         self._position = published.applied_position
         self._uncommitted_frames = 0
@@ -138,6 +143,7 @@ class FitWorker:
 
     def _run(self) -> None:
         try:
+            self._prepare(self._published.surface)
             while not self._stopping:
                 if self._position < self._log.end_position:
                     self._apply(self._log.read(self._position))
@@ -193,6 +199,8 @@ class FitWorker:
             self._reconstructor.mark_committed()
             published = PublishedRevision.of(self._reconstructor, revision, self._position)
             self._uncommitted_frames = 0
+            if not self._stopping:
+                self._prepare(published.surface)
             self._drop_old_revisions()
         self._published = published
         self._committed_at_s = time.monotonic()

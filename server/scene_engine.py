@@ -16,7 +16,7 @@ from streamdgp.errors import InvalidInputError, NotFoundError, StorageError, Str
 from streamdgp.frames import Frame
 from streamdgp.reconstructor import Reconstructor
 from streamdgp.store import AtlasStore, FrameLog, LogRecord, RecordKind, RevisionInfo
-from streamdgp.surface import TileCache
+from streamdgp.surface import SurfaceSnapshot, TileCache
 from streamdgp.v1 import frame_pb2
 from streamdgp.wire import frame_from_proto
 from streamdgp_server.fit_worker import FitCallbacks, FitWorker, PublishedRevision
@@ -25,7 +25,6 @@ from streamdgp_server.log_writer import LogWriter
 from streamdgp_server.options import ServerOptions
 from streamdgp_server.priority import QueryPriority
 from streamdgp_server.scene_files import SceneFile
-from streamdgp_server.tile_warmer import TileWarmer
 
 __all__ = ["IngestListener", "OpenedScene", "SceneEngine", "decode_frame", "open_scene"]
 
@@ -145,8 +144,7 @@ class SceneEngine:
         self.store = opened.store
         self.published = opened.published
         self.tile_cache = TileCache(options.tile_cache_bytes)
-        self._warmer = TileWarmer(opened.scene_id, self.tile_cache, priority)
-        self._warmer.offer(opened.published.surface)
+        self._is_closing = threading.Event()
         self.failure: StreamdgpError | None = None
         self.closing: StreamdgpError | None = None
         self._ledgers = opened.ledgers
@@ -167,6 +165,7 @@ class SceneEngine:
             decode=decode_frame,
             slot=slot,
             give_way=priority.give_way,
+            prepare=self._extract_tiles,
             callbacks=FitCallbacks(
                 published=lambda revision: _call(loop, self._on_published, revision),
                 rejected=lambda record, error: _call(loop, self._on_rejected, record, error),
@@ -270,15 +269,19 @@ class SceneEngine:
         """End ingest streams with ``reason``, finish the frame in hand, commit, close the files."""
         self.closing = reason
         self._notify()
+        self._is_closing.set()
         await asyncio.to_thread(self._worker.stop)
-        await asyncio.to_thread(self._warmer.close)
         await self.writer.close()
         self.log.close()
         self.store.close()
 
+    def _extract_tiles(self, surface: SurfaceSnapshot) -> None:
+        """Bring the cache up to date at the default resolution; runs in the fit thread."""
+        for _ in surface.tiles(cache=self.tile_cache, cancelled=self._is_closing.is_set):
+            pass
+
     def _on_published(self, published: PublishedRevision) -> None:
         self.published = published
-        self._warmer.offer(published.surface)
         self._notify()
 
     def _on_rejected(self, record: LogRecord, error: InvalidInputError) -> None:
