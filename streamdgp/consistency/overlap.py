@@ -84,7 +84,7 @@ def neighbour_targets(
     is least for (b_q phi^_q(v_i) + mu sum b_q' p_i') / (b_q + mu sum b_q'): that is the target. The
     precisions b = (1 - rho^2)^3 are those of the blend (a chart is surest at its centre), zero off the
     neighbour's support; with mu = 1 charts agree on the very surface that the blend would show, so
-    agreement costs no accuracy. ``own`` (K, N, 3) holds phi^_q(v_i); rows without weight are skipped.
+    little accuracy is lost. ``own`` (K, N, 3) holds phi^_q(v_i); rows without weight are skipped.
 
     ``near`` lists, per chart (offsets ``near_start``), rows of ``near_rasters``; near[:, 0] is the
     chart number, near[:, 1] the row.
