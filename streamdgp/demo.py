@@ -246,8 +246,9 @@ def _run(out: Path, frames: int, console: Console) -> None:
 @click.option("--frames", type=click.IntRange(8), default=60, show_default=True, help="Frames of the scan.")
 def main(out: Path, frames: int) -> None:
     """Scan a virtual object, stream it to a real server, query the surface meanwhile, measure it."""
-    # A plain kill shall end the server too, not only Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A plain kill shall end the server too, not only Ctrl-C. It takes the way of a Ctrl-C: asyncio then
+    # cancels the stream in order, where an exception raised anywhere could be swallowed by a callback.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     console = Console(highlight=False, soft_wrap=True)
     try:
         _run(out, frames, console)
