@@ -53,7 +53,7 @@ def measure(regime: Regime, patches: AnalyticPatches, judged: int, repeats: int)
         fitted = [fit.parameters]
         if isinstance(regime, PaperRegime):
             weights = patches.evidence.weights
-            fitted.append(regime.refit_to(fit.parameters, fit.feet, patches.noisy, weights))
+            fitted.append(regime.train_on(fit.parameters, fit.feet, patches.noisy, weights))
         seconds = min(seconds, time.perf_counter() - started)
     part = patches.first(judged)
     errors = min((_errors(regime, parameters[:judged], part) for parameters in fitted), key=sum)

@@ -10,13 +10,12 @@ from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 import streamdgp.reconstructor
 from streamdgp.atlas.atlas import Atlas
 from streamdgp.atlas.changes import AtlasState
 from streamdgp.config import ConsistencyConfig
-from streamdgp.consistency.sweep import DirtyCharts, make_consistent, seam_distances_m
+from streamdgp.consistency.sweep import make_consistent, seam_distances_m
 from streamdgp.fitting.types import Regime
 from streamdgp.frames import DepthFrame
 from streamdgp.reconstructor import Reconstructor
@@ -41,15 +40,15 @@ def fit_independently(engine: Reconstructor, *, consistent: bool) -> None:
     charts = np.arange(len(inner.atlas))
     patches = engine._gather(inner, charts)
     cold = np.ones(len(charts), bool)
-    fitted = engine._fit(inner, charts, patches, cold, engine.frame_count - 1)
+    engine._fit(inner, charts, patches, cold, engine.frame_count - 1)
     if consistent:
-        make_consistent(inner.atlas, inner.regime, fitted, inner.config.consistency)
+        make_consistent(inner.atlas, inner.regime, charts, inner.config.consistency)
 
 
 class SeamRecorder:
     """Records, while frames stream in, how far fitted charts lie from the stored ones they overlap.
 
-    Distances are measured at the shared evidence of the fitted charts, to the mean prediction of
+    Distances are measured at the supported samples of the fitted charts, to the mean prediction of
     the neighbours that were not fitted in that frame, before and after the consistency step.
     """
 
@@ -65,9 +64,11 @@ class SeamRecorder:
         with mock.patch.object(streamdgp.reconstructor, "make_consistent", self._watched):
             yield
 
-    def _watched(self, atlas: Atlas, regime: Regime, dirty: DirtyCharts, config: ConsistencyConfig) -> None:
+    def _watched(
+        self, atlas: Atlas, regime: Regime, dirty: npt.NDArray[np.int64], config: ConsistencyConfig
+    ) -> None:
         self._calls += 1
-        measured = self._calls % self._every == 0 and 0 < len(dirty.charts) < len(atlas)
+        measured = self._calls % self._every == 0 and 0 < len(dirty) < len(atlas)
         if measured:
             self.before_m.append(_seams_to_stored(atlas, regime, dirty))
         make_consistent(atlas, regime, dirty, config)
@@ -75,16 +76,9 @@ class SeamRecorder:
             self.after_m.append(_seams_to_stored(atlas, regime, dirty))
 
 
-def _seams_to_stored(atlas: Atlas, regime: Regime, dirty: DirtyCharts) -> npt.NDArray[np.float64]:
-    stored_only = copy.copy(atlas)
-    # Without support a neighbour predicts nothing: what is being fitted is left out.
-    hidden = set(dirty.charts.tolist())
-    stored_only.supports = [
-        np.zeros_like(support) if chart in hidden else support for chart, support in enumerate(atlas.supports)
-    ]
-    parameters = torch.from_numpy(atlas.columns["parameters"][dirty.charts])
-    own = regime.evaluate(parameters, torch.from_numpy(dirty.feet)).numpy()
-    return seam_distances_m(stored_only, dirty.charts, dirty.points, dirty.weights, own)
+def _seams_to_stored(atlas: Atlas, regime: Regime, dirty: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Each dirty chart alone against the stored ones: what is being fitted predicts nothing."""
+    return seam_distances_m(atlas, regime, dirty, silent=dirty)
 
 
 def snapshot_state(engine: Reconstructor) -> AtlasState:

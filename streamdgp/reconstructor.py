@@ -17,7 +17,7 @@ import torch
 from streamdgp.atlas.atlas import Atlas, tangent_frames
 from streamdgp.atlas.changes import AtlasChanges, AtlasState, TableChange
 from streamdgp.config import SceneConfig
-from streamdgp.consistency.sweep import DirtyCharts, make_consistent
+from streamdgp.consistency.sweep import make_consistent
 from streamdgp.errors import StorageError
 from streamdgp.evidence.patches import DIRTY_CELLS, SUPPORT_CELLS, gather_patches, mark_touched
 from streamdgp.evidence.surfels import SurfelMap, TouchedSurfels
@@ -106,9 +106,9 @@ class Reconstructor:
         patches = self._gather(m, dirty)
         clock.lap("gather")
         cold = self._is_cold(m, dirty, patches)
-        fitted = self._fit(m, dirty, patches, cold, index)
+        self._fit(m, dirty, patches, cold, index)
         clock.lap("fit")
-        make_consistent(m.atlas, m.regime, fitted, m.config.consistency)
+        make_consistent(m.atlas, m.regime, dirty, m.config.consistency)
         clock.lap("consistency")
         m.changed_surfels.append(touched.index)
         m.changed_charts.append(seen)
@@ -229,11 +229,8 @@ class Reconstructor:
         patches: _Patches,
         cold: npt.NDArray[np.bool_],
         frame_index: int,
-    ) -> DirtyCharts:
+    ) -> None:
         """Fit the dirty charts, cold or warm, and put them into the atlas."""
-        feet = np.zeros((*patches.weights.shape, 2), np.float32)
-        weights = patches.weights.copy()
-        ridge = np.zeros(len(charts), np.float32)
         for group, is_cold in ((np.flatnonzero(cold), True), (np.flatnonzero(~cold), False)):
             if not len(group):
                 continue
@@ -249,13 +246,7 @@ class Reconstructor:
             m.atlas.store_weights(charts[group], fit.parameters.numpy(), rasters)
             m.atlas.columns["residual"][charts[group]] = fit.residual.numpy()
             m.atlas.columns["ridge"][charts[group]] = fit.ridge.numpy()
-            feet[group], weights[group], ridge[group] = (
-                fit.feet.numpy(),
-                fit.weights.numpy(),
-                fit.ridge.numpy(),
-            )
         m.atlas.store_fit(charts, patches.observations, patches.mass, cold, frame_index)
-        return DirtyCharts(charts, patches.points, weights, feet, ridge)
 
     # --- commits ---------------------------------------------------------------------------------
 

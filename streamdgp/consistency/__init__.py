@@ -1,1 +1,1 @@
-"""Consistency: overlaps from shared evidence and the sweeps that make charts agree there."""
+"""Consistency: what overlapping charts predict for each other, and the sweeps that make them agree."""

@@ -1,4 +1,4 @@
-"""Overlaps: what the neighbours predict where a chart has evidence."""
+"""Overlaps: what the neighbours predict at the samples of a chart."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ import numpy as np
 from numba import njit
 
 from streamdgp.evidence.kernels import find_block
+from streamdgp.fitting.pointers import raster_at, support_mask_at
 from streamdgp.fitting.raster import foot_on_raster
 from streamdgp.surface.kernels import support_at
 
-__all__ = ["neighbour_targets", "neighbours_of"]
+__all__ = ["neighbour_lists", "neighbour_targets", "neighbours_of"]
 
-_SAME_SHEET_COS = 0.5
+# Across a crease sharper than this (37 degrees) charts do not pull on one another.
+_SAME_SHEET_COS = 0.8
+_LEAST_RIM = 0.01
+_BLEND_RADIUS2 = 0.81
+_MOST_NEIGHBOURS = 512
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -26,7 +31,7 @@ def neighbours_of(
     grid: Any,
     out: Any,
 ) -> int:
-    """Charts whose anchors lie within ``reach * scale_m`` and that may share evidence; sorted numbers."""
+    """Charts whose anchors lie within ``reach * scale_m`` and face the same way; sorted numbers."""
     table, keys, head, following, _ = grid
     x = int(np.floor(anchor[chart, 0] / scale_m))
     y = int(np.floor(anchor[chart, 1] / scale_m))
@@ -59,76 +64,109 @@ def neighbours_of(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def neighbour_lists(charts: Any, anchor: Any, rotation: Any, scale_m: float, reach: float, grid: Any) -> Any:
+    """Neighbours of every chart: offsets (K + 1,) and chart numbers, one list behind the other."""
+    buffer = np.empty(_MOST_NEIGHBOURS, np.int64)
+    start = np.zeros(charts.shape[0] + 1, np.int64)
+    flat = np.empty(16 * charts.shape[0] + _MOST_NEIGHBOURS, np.int64)
+    for row in range(charts.shape[0]):
+        found = neighbours_of(charts[row], anchor, rotation, scale_m, reach, grid, buffer)
+        end = start[row] + found
+        if end > flat.shape[0]:
+            longer = np.empty(2 * flat.shape[0] + found, np.int64)
+            longer[: start[row]] = flat[: start[row]]
+            flat = longer
+        flat[start[row] : end] = buffer[:found]
+        start[row + 1] = end
+    return start, flat[: start[-1]].copy()
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def neighbour_targets(
     charts: Any,
-    near_start: Any,
+    start: Any,
     near: Any,
-    near_rasters: Any,
-    near_supports: Any,
+    near_row: Any,
+    raster_address: Any,
+    support_address: Any,
+    authority: Any,
     anchor: Any,
     rotation: Any,
     scale_m: float,
     mu: float,
     own: Any,
-    weights: Any,
+    own_support_address: Any,
     tolerance: Any,
     targets: Any,
     overlap: Any,
 ) -> None:
-    """Combine each chart's own fit with its neighbours' predictions, row by row.
+    """Combine each chart's own fit with its neighbours' predictions, sample by sample.
 
-    A lazy L_q is quadratic, so it equals its distance from the chart's own solution phi^_q. At row i
+    A lazy L_q is quadratic, so it equals its distance from the chart's own solution phi^_q. At sample i
 
         b_q |phi(v_i) - phi^_q(v_i)|^2 + mu sum_q' b_q' |phi(v_i) - p_i'|^2,    p_i' on phi_q' at x_i,
 
     is least for (b_q phi^_q(v_i) + mu sum b_q' p_i') / (b_q + mu sum b_q'): that is the target. The
-    precisions b = (1 - rho^2)^3 are those of the blend (a chart is surest at its centre), zero off the
-    neighbour's support; with mu = 1 charts agree on the very surface that the blend would show, so
-    little accuracy is lost. ``own`` (K, N, 3) holds phi^_q(v_i); rows without weight are skipped.
+    precisions b are the weights of the blend (streamdgp.surface.kernels: a chart is surest at its
+    centre and where evidence backs it); with mu = 1 charts agree on the very surface that the blend
+    shows, and so the blend does not move. ``authority`` scales them per neighbour. Neighbours farther
+    off than ``tolerance`` (K,) count for less (Cauchy's weights): there charts disagree by what they
+    cannot represent, and the mean would be wrong for both.
 
-    ``near`` lists, per chart (offsets ``near_start``), rows of ``near_rasters``; near[:, 0] is the
-    chart number, near[:, 1] the row.
+    ``start``, ``near`` are the neighbour lists; near_row tells a neighbour's row in ``raster_address``,
+    ``support_address`` and ``authority``. ``own`` (K, N, 3) holds phi^_q(v_i); samples off the chart's
+    support (``own_support_address``) stay where they are. Outputs targets (K, N, 3), overlap (K, N).
     """
-    x = np.empty(3)
     y = np.empty(3)
     v = np.empty(2)
     out = np.empty(9)
+    n = own.shape[1]
+    world = np.empty((n, 3))
+    precision = np.empty(n)
+    pull = np.empty((n, 4))
     for row in range(charts.shape[0]):
         c = charts[row]
-        for i in range(own.shape[1]):
+        mine = support_mask_at(own_support_address[row])
+        for i in range(n):
+            rho2 = 0.0
             for k in range(3):
                 targets[row, i, k] = own[row, i, k]
-            overlap[row, i] = 0.0
-            if weights[row, i] <= 0.0:
-                continue
-            own_rho2 = 0.0
-            for k in range(3):
-                x[k] = (
+                rho2 += own[row, i, k] * own[row, i, k] / _BLEND_RADIUS2
+                world[i, k] = (
                     rotation[c, k, 0] * own[row, i, 0]
                     + rotation[c, k, 1] * own[row, i, 1]
                     + rotation[c, k, 2] * own[row, i, 2]
                 )
-                own_rho2 += own[row, i, k] * own[row, i, k] / 0.81
-            precision = max(1.0 - own_rho2, 0.1) ** 3
-            share = 0.0
-            t0 = t1 = t2 = 0.0
-            for m in range(near_start[row], near_start[row + 1]):
-                q = near[m, 0]
-                r = near[m, 1]
-                dx = x[0] + (anchor[c, 0] - anchor[q, 0]) / scale_m
-                dy = x[1] + (anchor[c, 1] - anchor[q, 1]) / scale_m
-                dz = x[2] + (anchor[c, 2] - anchor[q, 2]) / scale_m
-                rho2 = (dx * dx + dy * dy + dz * dz) / 0.81
+            overlap[row, i] = 0.0
+            backed = support_at(mine, own[row, i, 0], own[row, i, 1])
+            precision[i] = max(1.0 - rho2, _LEAST_RIM) ** 3 * backed if backed >= 0.5 else 0.0
+            for k in range(4):
+                pull[i, k] = 0.0
+        for m in range(start[row], start[row + 1]):
+            q = near[m]
+            r = near_row[m]
+            if authority[r] <= 0.0:
+                continue
+            raster = raster_at(raster_address[r])
+            support = support_mask_at(support_address[r])
+            sx = (anchor[c, 0] - anchor[q, 0]) / scale_m
+            sy = (anchor[c, 1] - anchor[q, 1]) / scale_m
+            sz = (anchor[c, 2] - anchor[q, 2]) / scale_m
+            for i in range(n):
+                if precision[i] <= 0.0:
+                    continue
+                dx, dy, dz = world[i, 0] + sx, world[i, 1] + sy, world[i, 2] + sz
+                rho2 = (dx * dx + dy * dy + dz * dz) / _BLEND_RADIUS2
                 if rho2 >= 1.0:
                     continue
                 for k in range(3):
                     y[k] = dx * rotation[q, 0, k] + dy * rotation[q, 1, k] + dz * rotation[q, 2, k]
                 v[0] = y[0]
                 v[1] = y[1]
-                d2 = foot_on_raster(near_rasters[r], y, v, out, 3)
+                d2 = foot_on_raster(raster, y, v, out, 2)
                 if d2 > 0.09:
                     continue
-                backed = support_at(near_supports[r], out[0], out[1])
+                backed = support_at(support, out[0], out[1])
                 if backed < 0.5:
                     continue
                 nx = out[4] * out[8] - out[5] * out[7]
@@ -140,28 +178,30 @@ def neighbour_targets(
                 wy = rotation[q, 1, 0] * nx + rotation[q, 1, 1] * ny + rotation[q, 1, 2] * nz
                 wz = rotation[q, 2, 0] * nx + rotation[q, 2, 1] * ny + rotation[q, 2, 2] * nz
                 dot = wx * rotation[c, 0, 2] + wy * rotation[c, 1, 2] + wz * rotation[c, 2, 2]
-                if dot < _SAME_SHEET_COS * length:
+                if not dot >= _SAME_SHEET_COS * length or length == 0.0:
                     continue
-                b = mu * (1.0 - rho2) ** 3
-                # The neighbour's foot point, back in the world, then in this chart's frame.
-                fx = rotation[q, 0, 0] * out[0] + rotation[q, 0, 1] * out[1] + rotation[q, 0, 2] * out[2]
-                fy = rotation[q, 1, 0] * out[0] + rotation[q, 1, 1] * out[1] + rotation[q, 1, 2] * out[2]
-                fz = rotation[q, 2, 0] * out[0] + rotation[q, 2, 1] * out[1] + rotation[q, 2, 2] * out[2]
-                fx += (anchor[q, 0] - anchor[c, 0]) / scale_m
-                fy += (anchor[q, 1] - anchor[c, 1]) / scale_m
-                fz += (anchor[q, 2] - anchor[c, 2]) / scale_m
-                gx = fx * rotation[c, 0, 0] + fy * rotation[c, 1, 0] + fz * rotation[c, 2, 0]
-                gy = fx * rotation[c, 0, 1] + fy * rotation[c, 1, 1] + fz * rotation[c, 2, 1]
-                gz = fx * rotation[c, 0, 2] + fy * rotation[c, 1, 2] + fz * rotation[c, 2, 2]
-                apart2 = (gx - own[row, i, 0]) ** 2 + (gy - own[row, i, 1]) ** 2 + (gz - own[row, i, 2]) ** 2
-                b /= 1.0 + apart2 / (tolerance[row] * tolerance[row])
-                t0 += b * gx
-                t1 += b * gy
-                t2 += b * gz
-                share += b
-            if share > 0.0:
-                total = precision + share
-                targets[row, i, 0] = (precision * own[row, i, 0] + t0) / total
-                targets[row, i, 1] = (precision * own[row, i, 1] + t1) / total
-                targets[row, i, 2] = (precision * own[row, i, 2] + t2) / total
-                overlap[row, i] = share / total
+                height = ((y[0] - out[0]) * nx + (y[1] - out[1]) * ny + (y[2] - out[2]) * nz) / length
+                beside2 = max(d2 - height * height, 0.0)
+                b = mu * (1.0 - rho2) ** 3 * np.exp(-beside2 / 0.01) * backed * authority[r]
+                # From the sample to the neighbour's foot point, turned into this chart's frame.
+                ox, oy, oz = out[0] - y[0], out[1] - y[1], out[2] - y[2]
+                gx = rotation[q, 0, 0] * ox + rotation[q, 0, 1] * oy + rotation[q, 0, 2] * oz
+                gy = rotation[q, 1, 0] * ox + rotation[q, 1, 1] * oy + rotation[q, 1, 2] * oz
+                gz = rotation[q, 2, 0] * ox + rotation[q, 2, 1] * oy + rotation[q, 2, 2] * oz
+                b /= 1.0 + d2 / (tolerance[row] * tolerance[row])
+                pull[i, 0] += b * gx
+                pull[i, 1] += b * gy
+                pull[i, 2] += b * gz
+                pull[i, 3] += b
+        for i in range(n):
+            if pull[i, 3] <= 0.0:
+                continue
+            total = precision[i] + pull[i, 3]
+            for k in range(3):
+                along = (
+                    rotation[c, 0, k] * pull[i, 0]
+                    + rotation[c, 1, k] * pull[i, 1]
+                    + rotation[c, 2, k] * pull[i, 2]
+                )
+                targets[row, i, k] = own[row, i, k] + along / total
+            overlap[row, i] = pull[i, 3] / total

@@ -1,6 +1,7 @@
 """The consistency step: minimise sum_q L_q + mu sum_qq' L_qq' over the dirty charts.
 
-Block relaxation: every dirty chart is solved towards its own evidence solution and its neighbours'
+The pairwise terms are sums over Poisson-disk samples of the parameter domain, as in the paper. Block
+relaxation: every dirty chart is solved towards its own evidence solution and its neighbours'
 predictions, all from the same state (block Jacobi). Solving in colours, each seeing the result of the
 one before (Gauss-Seidel), over-smoothed measurably more. Stored charts that are not dirty are
 boundary values and never move.
@@ -9,6 +10,7 @@ boundary values and never move.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -16,117 +18,159 @@ import torch
 
 from streamdgp.atlas.atlas import Atlas
 from streamdgp.config import ConsistencyConfig
-from streamdgp.consistency.overlap import neighbour_targets, neighbours_of
+from streamdgp.consistency.overlap import neighbour_lists, neighbour_targets
 from streamdgp.fitting.batches import map_batches, rasters_of_batch
+from streamdgp.fitting.pointers import addresses_of
 from streamdgp.fitting.types import Regime
+from streamdgp.sampling.domain import poisson_disk_domain
 
-__all__ = ["DirtyCharts", "make_consistent", "seam_distances_m"]
+__all__ = ["consistency_samples", "make_consistent", "neighbour_predictions", "seam_distances_m"]
 
-_REACH = 1.3
-# The targets are smooth already: a light penalty keeps the refit from smoothing them again.
-_CONSENSUS_RIDGE = 0.01
+_SAMPLES = 96
+_REACH = 1.5
+# Neighbours farther off than this many residuals of a chart count for less.
 _TOLERANCE = 1.0
 
 
+@lru_cache(maxsize=1)
+def consistency_samples() -> torch.Tensor:
+    """The Poisson-disk samples of V at which charts are compared: (96, 2) float32."""
+    return torch.from_numpy(poisson_disk_domain(_SAMPLES, seed=0)).float()
+
+
 @dataclass(frozen=True)
-class DirtyCharts:
-    """The charts being fitted with what their fit used: rows as in PatchBatch, feet, ridge."""
+class _Neighbourhood:
+    """Who overlaps the charts at hand: lists (offsets, numbers, rows) and what each row offers."""
 
-    charts: npt.NDArray[np.int64]
-    points: npt.NDArray[np.float32]
-    weights: npt.NDArray[np.float32]
-    feet: npt.NDArray[np.float32]
-    ridge: npt.NDArray[np.float32]
-
-
-def _near(atlas: Atlas, charts: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], ...]:
-    """Neighbour lists of ``charts``: offsets, (chart, row) pairs, and the distinct neighbours."""
-    anchor, rotation = atlas.columns["anchor"], atlas.columns["rotation"]
-    buffer = np.empty(256, np.int64)
-    lists = []
-    for chart in charts:
-        found = neighbours_of(chart, anchor, rotation, atlas.scale_m, _REACH, atlas.grid, buffer)
-        lists.append(buffer[:found].copy())
-    start = np.cumsum([0, *(len(x) for x in lists)])
-    flat = np.concatenate(lists) if lists else np.zeros(0, np.int64)
-    distinct, row = np.unique(flat, return_inverse=True)
-    return start, np.stack([flat, row], 1), distinct
+    start: npt.NDArray[np.int64]
+    near: npt.NDArray[np.int64]
+    row: npt.NDArray[np.int64]
+    raster_address: npt.NDArray[np.int64]
+    support_address: npt.NDArray[np.int64]
+    authority: npt.NDArray[np.float64]
 
 
-def neighbour_rows(
+def _neighbourhood(
+    atlas: Atlas, charts: npt.NDArray[np.int64], silent: npt.NDArray[np.int64] | None = None
+) -> _Neighbourhood:
+    """Neighbours of ``charts`` as they stand; given ``silent``, these have no say and all others the same."""
+    columns = atlas.columns
+    start, near = neighbour_lists(
+        charts, columns["anchor"], columns["rotation"], atlas.scale_m, _REACH, atlas.grid
+    )
+    distinct, row = np.unique(near, return_inverse=True)
+    authority = (
+        _authority(atlas, distinct) if silent is None else (~np.isin(distinct, silent)).astype(np.float64)
+    )
+    return _Neighbourhood(
+        start,
+        near,
+        row,
+        addresses_of(atlas.rasters[c] for c in distinct),
+        addresses_of(atlas.supports[c] for c in distinct),
+        authority,
+    )
+
+
+def _authority(atlas: Atlas, charts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """How far a stored chart's word counts: the share of today's evidence that it was fitted to, ^4.
+
+    What a chart that waits for its refit has not seen, the chart being fitted has.
+    """
+    fit = atlas.columns["fit_mass"][charts].sum(1).astype(np.float64)
+    fresh = atlas.columns["fresh_mass"][charts].sum(1)
+    share: npt.NDArray[np.float64] = (fit / (fit + fresh + 1e-30)) ** 4
+    return share
+
+
+def neighbour_predictions(
     atlas: Atlas,
     charts: npt.NDArray[np.int64],
     own: npt.NDArray[np.float32],
-    weights: npt.NDArray[np.float32],
     mu: float,
     tolerance: float = np.inf,
+    silent: npt.NDArray[np.int64] | None = None,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Targets (K, N, 3) that combine own points with the neighbours' predictions; their share (K, N)."""
-    start, near, distinct = _near(atlas, charts)
-    targets, overlap = np.empty_like(own), np.empty_like(weights)
-    if not len(distinct):
-        return own.copy(), np.zeros_like(weights)
+    """Own points (K, N, 3) combined with the neighbours' predictions there; the neighbours' share (K, N)."""
+    around = _neighbourhood(atlas, charts, silent)
+    return _predictions(atlas, around, slice(0, len(charts)), charts, own, mu, tolerance)
+
+
+def _predictions(
+    atlas: Atlas,
+    around: _Neighbourhood,
+    part: slice,
+    charts: npt.NDArray[np.int64],
+    own: npt.NDArray[np.float32],
+    mu: float,
+    tolerance: float,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """``neighbour_predictions`` for the charts of one batch, which are ``part`` of the neighbourhood."""
+    targets, overlap = np.empty_like(own), np.empty(own.shape[:2], np.float32)
+    residual = atlas.columns["residual"][charts].astype(np.float64)
     neighbour_targets(
-        charts, start, near,
-        np.stack([atlas.rasters[c] for c in distinct]), np.stack([atlas.supports[c] for c in distinct]),
-        atlas.columns["anchor"], atlas.columns["rotation"], atlas.scale_m, mu, own, weights,
-        np.maximum(tolerance * atlas.columns["residual"][charts].astype(np.float64), 1e-6), targets, overlap,
+        charts, around.start[part.start : part.stop + 1], around.near, around.row,
+        around.raster_address, around.support_address, around.authority,
+        atlas.columns["anchor"], atlas.columns["rotation"], atlas.scale_m, mu, own,
+        addresses_of(atlas.supports[c] for c in charts), np.maximum(tolerance * residual, 1e-6),
+        targets, overlap,
     )  # fmt: skip
     return targets, overlap
 
 
-def make_consistent(atlas: Atlas, regime: Regime, dirty: DirtyCharts, config: ConsistencyConfig) -> None:
-    """Run the sweeps; weights and rasters of the dirty charts are replaced in the atlas.
+def make_consistent(
+    atlas: Atlas, regime: Regime, charts: npt.NDArray[np.int64], config: ConsistencyConfig
+) -> None:
+    """Run the sweeps over the dirty ``charts``; their weights and rasters are replaced in the atlas.
 
     Every sweep starts from the charts' own evidence solution, so sweeps do not diffuse.
     """
-    if config.sweeps == 0 or config.weight == 0 or not len(dirty.charts):
+    if config.sweeps == 0 or config.weight == 0 or not len(charts):
         return
-    alone = atlas.columns["parameters"][dirty.charts].copy()
+    alone = atlas.columns["parameters"][charts].copy()
     for _ in range(config.sweeps):
-        parameters, rasters = _solve_blocks(atlas, regime, dirty, alone, config.weight)
-        atlas.store_weights(dirty.charts, parameters, rasters)
+        parameters, rasters = _solve_blocks(atlas, regime, charts, alone, config.weight)
+        atlas.store_weights(charts, parameters, rasters)
 
 
 def _solve_blocks(
-    atlas: Atlas, regime: Regime, dirty: DirtyCharts, alone: npt.NDArray[np.float32], mu: float
+    atlas: Atlas,
+    regime: Regime,
+    charts: npt.NDArray[np.int64],
+    alone: npt.NDArray[np.float32],
+    mu: float,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Solve every dirty chart against its neighbours as they stand; returns parameters and rasters."""
-
-    def on_device(values: npt.NDArray[np.float32]) -> torch.Tensor:
-        return torch.from_numpy(values).to(regime.device)
+    samples = consistency_samples().to(regime.device)
+    around = _neighbourhood(atlas, charts)
 
     def solve(part: slice) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        charts, feet = dirty.charts[part], on_device(dirty.feet[part])
-        stored = on_device(alone[part])
-        own = regime.evaluate(stored, feet).cpu().numpy()
-        targets, _ = neighbour_rows(atlas, charts, own, dirty.weights[part], mu, _TOLERANCE)
-        parameters = regime.refit_to(
-            stored,
-            feet,
-            on_device(targets),
-            on_device(dirty.weights[part]),
-            on_device(dirty.ridge[part] * _CONSENSUS_RIDGE),
-        )
+        stored = torch.from_numpy(alone[part]).to(regime.device)
+        own = regime.evaluate(stored, samples).cpu().numpy()
+        targets, _ = _predictions(atlas, around, part, charts[part], own, mu, _TOLERANCE)
+        parameters = regime.refit_to(stored, samples, torch.from_numpy(targets).to(regime.device))
         return parameters.cpu().numpy(), rasters_of_batch(regime, parameters)
 
-    parts = map_batches(solve, len(dirty.charts))
+    parts = map_batches(solve, len(charts))
     return np.concatenate([p for p, _ in parts]), np.concatenate([r for _, r in parts])
 
 
 def seam_distances_m(
     atlas: Atlas,
+    regime: Regime,
     charts: npt.NDArray[np.int64],
-    points: npt.NDArray[np.float32],
-    weights: npt.NDArray[np.float32],
-    own: npt.NDArray[np.float32],
+    silent: npt.NDArray[np.int64] | None = None,
 ) -> npt.NDArray[np.float64]:
-    """Distance between each chart and its neighbours' mean prediction at the chart's rows, metres.
+    """Distance between each chart and its neighbours' mean prediction at the chart's samples, metres.
 
-    ``own`` (K, N, 3) are the charts' own foot points of ``points``. Rows without a neighbour are left out.
+    Neighbours in ``silent`` are left out, all others count alike. Samples off the chart's support or
+    without a neighbour are left out.
     """
-    big = 1e6
-    targets, overlap = neighbour_rows(atlas, charts, own, weights, big)
+    parameters = torch.from_numpy(atlas.columns["parameters"][charts]).to(regime.device)
+    own = regime.evaluate(parameters, consistency_samples().to(regime.device)).cpu().numpy()
+    silent = np.zeros(0, np.int64) if silent is None else silent
+    alone = 1e6  # a weight beside which the chart's own word vanishes
+    targets, overlap = neighbour_predictions(atlas, charts, own, alone, silent=silent)
     distance: npt.NDArray[np.float64] = np.linalg.norm(
         (targets - own)[overlap > 0.5].astype(np.float64), axis=1
     )

@@ -38,7 +38,8 @@ __all__ = ["ActiveConfig", "ActiveRegime"]
 
 _HIDDEN = ("weight0", "bias0", "weight1", "bias1")
 _FIT_FIELDS = ("parameters", "feet", "residual", "weights", "ridge")
-_DEFAULT_RIDGE = 1e-3
+# Charts asked to agree are smooth already: a light penalty keeps the refit from smoothing them again.
+_REFIT_RIDGE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -128,22 +129,20 @@ class ActiveRegime:
         """Project on the stored charts, solve the last layer; train on where that is not enough."""
         return self._train(patches, self._regress(patches, parameters))
 
-    def refit_to(
-        self,
-        parameters: Tensor,
-        feet: Tensor,
-        targets: Tensor,
-        weights: Tensor,
-        ridge: Tensor | None = None,
-    ) -> Tensor:
-        """Solve the last layer towards targets at fixed feet; the hidden layers stay."""
-        if ridge is None:
-            ridge = torch.full((len(feet),), _DEFAULT_RIDGE, device=feet.device)
-        return self._solve(unpack(parameters, self.spec), feet, targets, weights, ridge)
+    def refit_to(self, parameters: Tensor, v: Tensor, targets: Tensor) -> Tensor:
+        """Change the last layer towards targets (C, N, 3) at samples (N, 2); the hidden layers stay."""
+        hidden, samples = unpack(parameters, self.spec), v.expand(len(parameters), -1, -1)
+        change = targets - self.evaluate(parameters, v)
+        ones = torch.ones_like(change[..., 0])
+        ridge = torch.full_like(ones[:, 0], _REFIT_RIDGE)
+        last = slice(self.spec.blocks[3].stop, None)
+        moved = parameters.clone()
+        moved[:, last] += self._solve(hidden, samples, change, ones, ridge)[:, last]
+        return moved
 
     def evaluate(self, parameters: Tensor, v: Tensor) -> Tensor:
-        """phi(v): (C, P), (C, K, 2) to (C, K, 3)."""
-        return evaluate(unpack(parameters, self.spec), v, self.spec)
+        """phi(v): (C, P), (C, K, 2) or (K, 2) to (C, K, 3)."""
+        return evaluate(unpack(parameters, self.spec), v.expand(len(parameters), -1, -1), self.spec)
 
     def evaluate_with_jacobian(self, parameters: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """phi(v) and dphi/dv: (C, K, 3), (C, K, 3, 2)."""

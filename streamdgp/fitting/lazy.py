@@ -12,8 +12,9 @@ import torch
 
 from streamdgp.config import FitConfig
 from streamdgp.fitting.features import SharedFeatures, draw_features
+from streamdgp.fitting.fused import rasters_of_charts, regress_charts
 from streamdgp.fitting.raster import RASTER, project_on_rasters, raster_lattice
-from streamdgp.fitting.ridge import solve_ridge, solve_ridge_gcv
+from streamdgp.fitting.ridge import ridge_candidates, solve_ridge, solve_ridge_gcv
 from streamdgp.fitting.types import FitResult, PatchBatch
 from streamdgp.sampling.domain import poisson_disk_domain
 from streamdgp.transport import assign, squared_distances
@@ -22,12 +23,15 @@ __all__ = ["LazyRegime"]
 
 _TRANSPORT_RIDGE = 1e-3
 _SMOOTHING_RIDGE = 0.03
+# A stored chart is smooth already where neighbours agreed with it.
+_WARM_SMOOTHING_RIDGE = 0.003
 _RIDGE_PER_THICKNESS2 = 4.0
 _THIN = 0.12
 _THICK = 0.2
 _GAUGE_LIMIT = 0.6
-# Where a chart has no rows its change must stay zero, however clean the evidence.
-_LEAST_REFIT_RIDGE = 1e-4
+# What charts agree on is smooth already: a light penalty keeps the refit from smoothing it again.
+_REFIT_RIDGE = 1e-4
+_RIM_WEIGHT = 0.02
 _HUBER = 2.5
 
 
@@ -43,6 +47,8 @@ class LazyRegime:
         device: torch.device | str = "cpu",
         features: SharedFeatures | None = None,
         transport: bool = True,
+        *,
+        reference: bool = False,
     ) -> None:
         self.config = config or FitConfig()
         self.device = torch.device(device)
@@ -50,50 +56,65 @@ class LazyRegime:
         self.parameter_count = 3 * (3 + self.features.count)
         self._transport = transport
         count = self.config.transport_samples
+        # On CPUs features are looked up on the lattice, and charts regressed one by one (fused.py).
+        on_cpu = self.device.type == "cpu" and not reference
+        self._table = self._feature_table() if on_cpu else None
+        self._refit: tuple[torch.Tensor, torch.Tensor] | None = None
         self._samples = torch.from_numpy(poisson_disk_domain(count, seed=seed)).to(self.device)
         self._lattice_rows = self.features(raster_lattice(self.device))
         self._sample_rows = self.features(self._samples)
-        self._transport_operator = self._ridge_operator(self._sample_rows)
+        uniform = torch.ones(count, device=self.device)
+        self._transport_operator = self._ridge_operator(self._sample_rows, _TRANSPORT_RIDGE, uniform)
 
-    def _ridge_operator(self, rows: torch.Tensor) -> torch.Tensor:
-        """(3 + m, n): maps targets at the transport samples to coefficients (same for all charts)."""
-        gram = rows.T @ rows / len(rows)
+    def _feature_table(self) -> np.ndarray:
+        """psi on the raster lattice: (33, 33, m) float32."""
+        rows = self.features(raster_lattice())[:, 3:]
+        return np.ascontiguousarray(rows.reshape(RASTER, RASTER, -1).numpy())
+
+    def _ridge_operator(self, rows: torch.Tensor, ridge: float, weights: torch.Tensor) -> torch.Tensor:
+        """(3 + m, n): maps targets at samples with features ``rows`` (n, 3 + m) to coefficients."""
+        weighted = rows.T * (weights / weights.sum())
+        gram = weighted @ rows
         diagonal = torch.full((len(gram),), 1e-6, device=rows.device)
-        diagonal[3:] += _TRANSPORT_RIDGE * self.features.penalty
-        operator: torch.Tensor = torch.linalg.solve(gram + torch.diag(diagonal), rows.T / len(rows))
+        diagonal[3:] += ridge * self.features.penalty
+        operator: torch.Tensor = torch.linalg.solve(gram + torch.diag(diagonal), weighted)
         return operator
 
     # --- Regime protocol -------------------------------------------------------------------------
 
     def fit_new(self, patches: PatchBatch) -> FitResult:
         """Plane, transport, regression, projection, regression on all evidence."""
-        return self._regress(patches, self._initial(patches))
+        return self._regress(patches, self._initial(patches), cold=True)
 
     def fit_warm(self, patches: PatchBatch, parameters: torch.Tensor) -> FitResult:
         """Project the evidence on the stored charts and regress again."""
-        return self._regress(patches, self._unflatten(parameters))
+        return self._regress(patches, self._unflatten(parameters), cold=False)
 
-    def refit_to(
-        self,
-        parameters: torch.Tensor,
-        feet: torch.Tensor,
-        targets: torch.Tensor,
-        weights: torch.Tensor,
-        ridge: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Regress towards targets at fixed foot points (the consistency step).
+    def refit_to(self, parameters: torch.Tensor, v: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Regress towards targets (C, N, 3) at shared samples ``v`` (N, 2) (the consistency step).
 
-        The *change* is regressed and penalised, so a chart stays as it is where it has no rows.
+        The *change* is regressed and penalised: a chart asked nothing stays as it is. Samples count by the
+        weight that the chart has in the blend there, so that what its features cannot follow shows where
+        it matters least. They are the same for all charts: one operator serves them all.
         """
-        if ridge is None:
-            ridge = torch.full((len(feet),), 1e-3, device=self.device)
-        ridge = ridge.clamp_min(_LEAST_REFIT_RIDGE)
-        rows = self.features(feet)
-        change = targets - rows @ self._unflatten(parameters)
-        return parameters + self._flatten(solve_ridge(rows, change, weights, self.features.penalty, ridge))
+        change = targets - self.evaluate(parameters, v)
+        operator = self._refit_operator(v)
+        # One product for all charts: (k, n) by (n, 3 C).
+        moved = operator @ change.permute(1, 0, 2).reshape(len(v), -1)
+        return parameters + moved.reshape(len(operator), -1, 3).permute(1, 0, 2).reshape(len(parameters), -1)
+
+    def _refit_operator(self, v: torch.Tensor) -> torch.Tensor:
+        """(3 + m, n) for samples ``v``; kept, since they are always the same."""
+        if self._refit is None or self._refit[0] is not v:
+            weights = (1 - v.square().sum(1)).clamp_min(_RIM_WEIGHT)
+            self._refit = (v, self._ridge_operator(self.features(v), _REFIT_RIDGE, weights))
+        return self._refit[1]
 
     def evaluate(self, parameters: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """phi(v): (C, P), (C, K, 2) -> (C, K, 3)."""
+        """phi(v): (C, P), (C, K, 2) or (K, 2) -> (C, K, 3)."""
+        if v.dim() == 2:
+            flat = self._unflatten(parameters).permute(1, 0, 2).reshape(self.parameter_count // 3, -1)
+            return (self.features(v) @ flat).reshape(len(v), -1, 3).permute(1, 0, 2).contiguous()
         return self.features(v) @ self._unflatten(parameters)
 
     def evaluate_with_jacobian(
@@ -106,6 +127,10 @@ class LazyRegime:
 
     def rasters(self, parameters: torch.Tensor) -> torch.Tensor:
         """phi on the lattice of V: (C, 33, 33, 3)."""
+        if self._table is not None:
+            out = np.empty((len(parameters), RASTER, RASTER, 3), np.float32)
+            rasters_of_charts(self._table, np.ascontiguousarray(self._unflatten(parameters).numpy()), out)
+            return torch.from_numpy(out)
         return (self._lattice_rows @ self._unflatten(parameters)).reshape(-1, RASTER, RASTER, 3)
 
     def shared_arrays(self) -> dict[str, np.ndarray]:
@@ -196,13 +221,16 @@ class LazyRegime:
         )
         return torch.from_numpy(feet).to(self.device), torch.from_numpy(distance).to(self.device)
 
-    def _regress(self, patches: PatchBatch, coefficients: torch.Tensor) -> FitResult:
+    def _regress(self, patches: PatchBatch, coefficients: torch.Tensor, *, cold: bool) -> FitResult:
         """Feet on a smooth chart, regression with the ridge by cross-validation, then robustly.
 
         Feet must not come from a chart that follows the noise: nearest points on a wiggly sheet make
         its residuals small, cross-validation then asks for more wiggles, and warm starts repeat that.
+        So a cold start is regressed once with a large ridge, and a stored chart is shrunk.
         """
-        smooth = self._smooth(patches, coefficients)
+        if self._table is not None:
+            return self._regress_fused(patches, coefficients, self._table, cold)
+        smooth = self._smooth(patches, coefficients) if cold else self._shrunk(patches, coefficients)
         feet = self._feet(smooth, patches)
         rows = self.features(feet)
         penalty = self.features.penalty
@@ -215,6 +243,34 @@ class LazyRegime:
         total = weights.sum(1).clamp_min(1e-30)
         residual = ((weights * distance.square()).sum(1) / total).sqrt()
         return FitResult(self._flatten(final), feet, residual, weights, fit.ridge)
+
+    def _shrunk(self, patches: PatchBatch, coefficients: torch.Tensor) -> torch.Tensor:
+        """Stored coefficients as the large ridge would leave them under uniform evidence."""
+        ridge = self._ridge_floor(patches).clamp_min(_WARM_SMOOTHING_RIDGE)
+        shrunk = coefficients.clone()
+        shrunk[:, 3:] /= (1 + ridge[:, None] * self.features.penalty)[..., None]
+        return shrunk
+
+    def _regress_fused(
+        self, patches: PatchBatch, coefficients: torch.Tensor, table: np.ndarray, cold: bool
+    ) -> FitResult:
+        """``_regress`` chart by chart (CPU)."""
+        points, weights = patches.points.numpy(), patches.weights.numpy()
+        smoothing = _SMOOTHING_RIDGE if cold else _WARM_SMOOTHING_RIDGE
+        count, rows = weights.shape
+        out = np.empty((count, table.shape[2] + 3, 3), np.float32)
+        feet, robust = np.empty((count, rows, 2), np.float32), np.empty((count, rows), np.float32)
+        residual, ridge = np.empty(count, np.float32), np.empty(count, np.float32)
+        regress_charts(
+            points, weights, patches.thickness.numpy(), np.ascontiguousarray(coefficients.numpy()), cold,
+            table, self.features.penalty.numpy(), ridge_candidates(),
+            (self.config.gcv_gamma, smoothing, _RIDGE_PER_THICKNESS2, _THIN, _THICK, _GAUGE_LIMIT, _HUBER),
+            out, feet, robust, residual, ridge,
+        )  # fmt: skip
+        return FitResult(
+            self._flatten(torch.from_numpy(out)),
+            *(torch.from_numpy(x) for x in (feet, residual, robust, ridge)),
+        )
 
     @staticmethod
     def _ridge_floor(patches: PatchBatch) -> torch.Tensor:

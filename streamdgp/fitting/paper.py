@@ -107,18 +107,13 @@ class PaperRegime:
         """Train on from stored weights (C, P), by the same schedule."""
         return self._fit(patches, parameters)
 
-    def refit_to(
-        self,
-        parameters: Tensor,
-        feet: Tensor,
-        targets: Tensor,
-        weights: Tensor,
-        ridge: Tensor | None = None,
-    ) -> Tensor:
-        """Train on towards targets (C, N, 3) at fixed feet (C, N, 2), weighted by (C, N).
+    def refit_to(self, parameters: Tensor, v: Tensor, targets: Tensor) -> Tensor:
+        """Train on towards targets (C, N, 3) at samples (N, 2) of V."""
+        feet = v.expand(len(parameters), -1, -1)
+        return self.train_on(parameters, feet, targets, torch.ones_like(targets[..., 0]))
 
-        ``ridge`` is taken for the interface only: early stopping is what regularises here.
-        """
+    def train_on(self, parameters: Tensor, feet: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        """Consistency epochs towards targets (C, N, 3) at fixed feet (C, N, 2), weighted by (C, N)."""
         mass = weights.sum(dim=1, keepdim=True)
         shares = weights / torch.where(mass > 0, mass, 1.0)
 
@@ -131,7 +126,8 @@ class PaperRegime:
         return self._in_batches(train, parameters)
 
     def evaluate(self, parameters: Tensor, v: Tensor) -> Tensor:
-        """phi(v): (C, P), (C, K, 2) to (C, K, 3)."""
+        """phi(v): (C, P), (C, K, 2) or (K, 2) to (C, K, 3)."""
+        v = v.expand(len(parameters), -1, -1)
         parts = [
             _plane(v[part]) + evaluate(unpack(parameters[part], self.spec), v[part], self.spec)
             for part in self._parts(len(parameters))

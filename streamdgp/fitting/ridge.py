@@ -16,9 +16,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
-__all__ = ["RidgeFit", "solve_ridge", "solve_ridge_gcv"]
+__all__ = ["RidgeFit", "ridge_candidates", "solve_ridge", "solve_ridge_gcv"]
 
 _CANDIDATES = 13
 # Below 1e-4 rounding in single precision is amplified to more than the penalty forbids.
@@ -34,6 +36,11 @@ class RidgeFit:
     coefficients: torch.Tensor
     ridge: torch.Tensor
     noise_variance: torch.Tensor
+
+
+def ridge_candidates() -> npt.NDArray[np.float32]:
+    """The ridges cross-validation chooses from: (13,) from 1e-4 to 1."""
+    return np.logspace(np.log10(_SMALLEST), np.log10(_LARGEST), _CANDIDATES).astype(np.float32)
 
 
 def _normal_equations(
@@ -97,13 +104,7 @@ def solve_ridge_gcv(
     energy = projected.square().sum(-1)
     affine_fit = rows[..., :_AFFINE] @ a_moment
     rss_affine = (weights / total[:, None] * (targets - affine_fit).square().sum(-1)).sum(1)
-    grid = torch.logspace(
-        torch.log10(torch.tensor(_SMALLEST)).item(),
-        torch.log10(torch.tensor(_LARGEST)).item(),
-        _CANDIDATES,
-        dtype=rows.dtype,
-        device=rows.device,
-    )
+    grid = torch.from_numpy(ridge_candidates()).to(rows)
     shrunk = values[:, None, :] + grid[None, :, None]  # (C, G, m)
     freedom = _AFFINE + (values[:, None, :] / shrunk).sum(-1)
     gain = (energy[:, None, :] * (2 / shrunk - values[:, None, :] / shrunk.square())).sum(-1)

@@ -72,22 +72,15 @@ class Regime(Protocol):
         """Warm start: project the evidence onto the stored charts, regress again. No transport."""
         ...
 
-    def refit_to(
-        self,
-        parameters: torch.Tensor,
-        feet: torch.Tensor,
-        targets: torch.Tensor,
-        weights: torch.Tensor,
-        ridge: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Regress towards ``targets`` (C, N, 3) at fixed ``feet`` (C, N, 2) (consistency step).
+    def refit_to(self, parameters: torch.Tensor, v: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Regress towards ``targets`` (C, N, 3) at samples ``v`` (N, 2) of V (consistency step).
 
         Returns new parameters (C, P).
         """
         ...
 
     def evaluate(self, parameters: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """phi(v): (C, P), (C, K, 2) -> (C, K, 3)."""
+        """phi(v): (C, P), (C, K, 2) or samples shared by all charts (K, 2) -> (C, K, 3)."""
         ...
 
     def evaluate_with_jacobian(

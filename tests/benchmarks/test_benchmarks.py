@@ -82,9 +82,9 @@ def test_an_object_streamed_and_fitted_in_one_go(tmp_path: Path) -> None:
         streamed = reconstruct(frames)
     assert scan.score(streamed.mesh).accuracy_mean_m < 0.003
     before, after = (len(np.concatenate(seam)) for seam in (seams.before_m, seams.after_m))
-    # A row counts where a neighbour reaches its foot, which moves a little.
+    # A sample counts where both charts are backed; it moves a little with its chart, over borders too.
     assert before > 100
-    assert abs(before - after) < 0.01 * before
+    assert abs(before - after) < 0.003 * before
     assert np.concatenate(seams.after_m).mean() < np.concatenate(seams.before_m).mean()
     assert map_bytes(streamed.engine) > streamed.engine.chart_count * 100
     count = streamed.engine.chart_count

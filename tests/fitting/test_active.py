@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from benchmarks.analytic_patches import AnalyticPatches, make_patches
+from streamdgp.consistency.sweep import consistency_samples
 from streamdgp.errors import InvalidConfigError
 from streamdgp.fitting._projection import foot_points, robust_weights, weighted_rms
 from streamdgp.fitting.active import ActiveConfig, ActiveRegime
@@ -86,16 +87,20 @@ def test_training_does_not_fit_the_noise(active: ActiveRegime, lazy: LazyRegime)
     assert float(after.mean()) < 1.1 * float(before.mean())
 
 
-def test_a_chart_hardly_depends_on_its_batch(
+def test_a_chart_does_not_depend_on_its_batch(
     active: ActiveRegime, crease: AnalyticPatches, crease_fit: FitResult
 ) -> None:
-    """The last bits do (alignment in the batch), and training amplifies them; but below the noise."""
-    exact = PatchBatch(crease.clean[2:3], torch.ones(1, POINTS))
-    alone = active.fit_new(PatchBatch(crease.noisy[2:3], crease.evidence.weights[2:3]))
-    ours, theirs = (
-        foot_points(active.rasters(rows), exact)[1] for rows in (alone.parameters, crease_fit.parameters[2:3])
-    )
-    assert float((ours - theirs).abs().mean()) < crease.sigma
+    """Not in a bit of the lazy start: Adam's first steps have the size of the rate however small the
+    gradient is, so training would turn a last bit into half a sigma."""
+    for chart in range(CHARTS):
+        part = slice(chart, chart + 1)
+        exact = PatchBatch(crease.clean[part], torch.ones(1, POINTS))
+        alone = active.fit_new(PatchBatch(crease.noisy[part], crease.evidence.weights[part]))
+        ours, theirs = (
+            foot_points(active.rasters(rows), exact)[1]
+            for rows in (alone.parameters, crease_fit.parameters[part])
+        )
+        assert float((ours - theirs).abs().mean()) < 0.01 * crease.sigma
 
 
 def test_the_same_evidence_gives_the_same_bits(
@@ -117,12 +122,10 @@ def test_refit_moves_the_chart_and_keeps_its_features(
 ) -> None:
     """A common translation of all targets is in the affine part: the answer is exact."""
     shift = torch.tensor([0.01, -0.02, 0.03])
-    feet = crease_fit.feet
-    targets = active.evaluate(crease_fit.parameters, feet) + shift
-    moved = active.refit_to(
-        crease_fit.parameters, feet, targets, crease_fit.weights, torch.full((CHARTS,), 1e-6)
-    )
-    left = (active.evaluate(moved, feet) - targets).norm(dim=2)
+    samples = consistency_samples()
+    targets = active.evaluate(crease_fit.parameters, samples) + shift
+    moved = active.refit_to(crease_fit.parameters, samples, targets)
+    left = (active.evaluate(moved, samples) - targets).norm(dim=2)
     # The shift is 0.037; single-precision normal equations would leave 0.03 of it in places.
     assert float(left.mean()) < 5e-4
     assert float(left.max()) < 5e-3

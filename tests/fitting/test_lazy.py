@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from streamdgp.config import FitConfig
+from streamdgp.consistency.sweep import consistency_samples
 from streamdgp.fitting.batches import fit_in_batches
 from streamdgp.fitting.lazy import LazyRegime
 from streamdgp.fitting.types import FitResult, PatchBatch
@@ -245,12 +246,13 @@ def test_refit_reaches_its_targets(regime: LazyRegime) -> None:
     """The consistency step: a chart asked to lie 0.1 higher does so, and one asked nothing stays."""
     patches = _patches(_saddle, 4, 200, 0.0)
     fit = regime.fit_new(patches)
-    own = regime.evaluate(fit.parameters, fit.feet)
+    samples = consistency_samples()
+    own = regime.evaluate(fit.parameters, samples)
     lifted = own.clone()
     lifted[..., 2] += 0.1
     v = torch.from_numpy(_disk(np.random.default_rng(0), 200, 0.8).astype(np.float32)).expand(4, -1, 2)
     for targets, rise in ((lifted, 0.1), (own, 0.0)):
-        moved = regime.refit_to(fit.parameters, fit.feet, targets, fit.weights, fit.ridge)
+        moved = regime.refit_to(fit.parameters, samples, targets)
         gap = regime.evaluate(moved, v) - regime.evaluate(fit.parameters, v)
         # The jitter of 1e-6 against a Gram of 0.2, and float32.
         np.testing.assert_allclose(gap[..., 2].numpy(), rise, atol=2e-4)

@@ -1,0 +1,548 @@
+"""The lazy regression of one chart after another, fused for CPUs.
+
+The same mathematics as ``LazyRegime._regress`` in torch (which stays for CUDA, and as the reference
+that this is tested against), arranged so that everything of a chart stays in the first-level cache:
+features are looked up on the raster lattice (so the chart that is stored is exactly the one that was
+regressed), all inner products come from one Gram matrix of features and targets, cross-validation
+runs on a tridiagonal form, and robust weights only subtract the few rows that they change.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from streamdgp.fitting.raster import RASTER, foot_on_raster
+
+__all__ = ["rasters_of_charts", "regress_charts"]
+
+_HALF = (RASTER - 1) / 2
+_AFFINE = 3
+_JITTER = 1e-6
+_STEPS = 3
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _raster(table: Any, coefficients: Any, weights: Any, raster: Any) -> None:
+    """phi on the lattice from coefficients (3 + m, 3); ``weights`` (3, m) is scratch."""
+    m = table.shape[2]
+    for f in range(m):
+        for k in range(3):
+            weights[k, f] = coefficients[_AFFINE + f, k]
+    for i in range(RASTER):
+        u = i / _HALF - 1.0
+        for j in range(RASTER):
+            v = j / _HALF - 1.0
+            s0 = s1 = s2 = np.float32(0.0)
+            for f in range(m):
+                t = table[i, j, f]
+                s0 += t * weights[0, f]
+                s1 += t * weights[1, f]
+                s2 += t * weights[2, f]
+            raster[i, j, 0] = s0 + u * coefficients[0, 0] + v * coefficients[1, 0] + coefficients[2, 0]
+            raster[i, j, 1] = s1 + u * coefficients[0, 1] + v * coefficients[1, 1] + coefficients[2, 1]
+            raster[i, j, 2] = s2 + u * coefficients[0, 2] + v * coefficients[1, 2] + coefficients[2, 2]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def rasters_of_charts(table: Any, coefficients: Any, rasters: Any) -> None:
+    """phi of every chart on the lattice: (C, 3 + m, 3) to (C, 33, 33, 3)."""
+    weights = np.empty((3, table.shape[2]), np.float32)
+    for chart in range(coefficients.shape[0]):
+        _raster(table, coefficients[chart], weights, rasters[chart])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _feet(
+    raster: Any,
+    coefficients: Any,
+    points: Any,
+    weights: Any,
+    count: int,
+    thick: float,
+    limit: float,
+    feet: Any,
+) -> None:
+    """Foot points in the fixed gauge (``LazyRegime._feet``), feet (2, N)."""
+    a, b = coefficients[0, 0], coefficients[0, 1]
+    c, d = coefficients[1, 0], coefficients[1, 1]
+    t0, t1 = coefficients[2, 0], coefficients[2, 1]
+    half = 0.5 * (a * a + b * b + c * c + d * d)
+    det = a * d - b * c
+    smallest = np.sqrt(max(half - np.sqrt(max(half * half - det * det, 0.0)), 0.0))
+    graph = smallest > limit
+    y = np.empty(3)
+    v = np.empty(2)
+    out = np.empty(9)
+    for r in range(count):
+        if weights[r] <= 0.0:
+            feet[0, r] = 0.0
+            feet[1, r] = 0.0
+            continue
+        for k in range(3):
+            y[k] = points[r, k]
+        if graph:
+            # Over its tangent plane the chart is nearly a graph: start straight below the point.
+            x0, x1 = y[0] - t0, y[1] - t1
+            v[0] = min(max((x0 * d - x1 * c) / det, -1.3), 1.3)
+            v[1] = min(max((x1 * a - x0 * b) / det, -1.3), 1.3)
+        else:
+            best = 1e30
+            for i in range(0, RASTER, 4):
+                for j in range(0, RASTER, 4):
+                    distance = 0.0
+                    for k in range(3):
+                        e = y[k] - raster[i, j, k]
+                        distance += e * e
+                    if distance < best:
+                        best = distance
+                        v[0] = i / _HALF - 1.0
+                        v[1] = j / _HALF - 1.0
+        foot_on_raster(raster, y, v, out, _STEPS)
+        if graph:
+            f0 = v[0] * a + v[1] * c + t0
+            f1 = v[0] * b + v[1] * d + t1
+            feet[0, r] = f0 + thick * (y[0] - f0)
+            feet[1, r] = f1 + thick * (y[1] - f1)
+        else:
+            feet[0, r] = v[0]
+            feet[1, r] = v[1]
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _design(
+    table: Any, feet: Any, points: Any, weights: Any, total: float, count: int, rows: Any, affine: Any
+) -> None:
+    """Rows (48, N) = [v, 1, psi(v), y - affine fit], each column times sqrt(w / total); affine (3, 3)."""
+    m = table.shape[2]
+    g = np.zeros((3, 3))
+    b = np.zeros((3, 3))
+    for r in range(count):
+        w = weights[r] / total
+        if w <= 0.0:
+            continue
+        u, v = feet[0, r], feet[1, r]
+        g[0, 0] += w * u * u
+        g[0, 1] += w * u * v
+        g[0, 2] += w * u
+        g[1, 1] += w * v * v
+        g[1, 2] += w * v
+        g[2, 2] += w
+        for k in range(3):
+            y = w * points[r, k]
+            b[0, k] += u * y
+            b[1, k] += v * y
+            b[2, k] += y
+    g[1, 0], g[2, 0], g[2, 1] = g[0, 1], g[0, 2], g[1, 2]
+    for k in range(3):
+        g[k, k] += _JITTER
+    _cholesky(g, 3)
+    _substitute(g, b, 3)
+    for j in range(3):
+        for k in range(3):
+            affine[j, k] = b[j, k]
+    for r in range(count):
+        root = np.float32(np.sqrt(max(weights[r] / total, 0.0)))
+        u, v = feet[0, r], feet[1, r]
+        rows[0, r] = root * u
+        rows[1, r] = root * v
+        rows[2, r] = root
+        for k in range(3):
+            flat = b[0, k] * u + b[1, k] * v + b[2, k]
+            rows[_AFFINE + m + k, r] = root * (points[r, k] - flat)
+        x = (u + 1.0) * _HALF
+        z = (v + 1.0) * _HALF
+        i = min(max(int(np.floor(x)), 0), RASTER - 2)
+        j = min(max(int(np.floor(z)), 0), RASTER - 2)
+        x -= i
+        z -= j
+        w00 = np.float32((1.0 - x) * (1.0 - z)) * root
+        w01 = np.float32((1.0 - x) * z) * root
+        w10 = np.float32(x * (1.0 - z)) * root
+        w11 = np.float32(x * z) * root
+        for f in range(m):
+            rows[_AFFINE + f, r] = (
+                w00 * table[i, j, f]
+                + w01 * table[i, j + 1, f]
+                + w10 * table[i + 1, j, f]
+                + w11 * table[i + 1, j + 1, f]
+            )
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _gram(rows: Any, count: int, gram: Any) -> None:
+    """Lower triangle of rows rows^T; as many rows as a multiple of four, register-blocked 4 x 2."""
+    for i in range(0, rows.shape[0], 4):
+        for j in range(0, i + 4, 2):
+            s0 = s1 = s2 = s3 = t0 = t1 = t2 = t3 = np.float32(0.0)
+            for r in range(count):
+                c = rows[j, r]
+                d = rows[j + 1, r]
+                s0 += rows[i, r] * c
+                s1 += rows[i + 1, r] * c
+                s2 += rows[i + 2, r] * c
+                s3 += rows[i + 3, r] * c
+                t0 += rows[i, r] * d
+                t1 += rows[i + 1, r] * d
+                t2 += rows[i + 2, r] * d
+                t3 += rows[i + 3, r] * d
+            gram[i, j] = s0
+            gram[i + 1, j] = s1
+            gram[i + 2, j] = s2
+            gram[i + 3, j] = s3
+            gram[i, j + 1] = t0
+            gram[i + 1, j + 1] = t1
+            gram[i + 2, j + 1] = t2
+            gram[i + 3, j + 1] = t3
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _cholesky(a: Any, n: int) -> None:
+    """In place, lower triangle."""
+    for j in range(n):
+        s = a[j, j]
+        for k in range(j):
+            s -= a[j, k] * a[j, k]
+        root = np.sqrt(max(s, 1e-300))
+        a[j, j] = root
+        for i in range(j + 1, n):
+            t = a[i, j]
+            for k in range(j):
+                t -= a[i, k] * a[j, k]
+            a[i, j] = t / root
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _substitute(factor: Any, b: Any, n: int) -> None:
+    """Solve L L^T x = b for b (n, 3), in place."""
+    for i in range(n):
+        for c in range(3):
+            s = b[i, c]
+            for k in range(i):
+                s -= factor[i, k] * b[k, c]
+            b[i, c] = s / factor[i, i]
+    for i in range(n - 1, -1, -1):
+        for c in range(3):
+            s = b[i, c]
+            for k in range(i + 1, n):
+                s -= factor[k, i] * b[k, c]
+            b[i, c] = s / factor[i, i]
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _tridiagonalise(a: Any, b: Any, n: int, diagonal: Any, beside: Any, scratch: Any) -> None:
+    """Householder: a (full, symmetric) = Q T Q^T, b becomes Q^T b; the reflectors stay in a's columns."""
+    for k in range(n - 2):
+        norm2 = 0.0
+        for i in range(k + 1, n):
+            norm2 += a[i, k] * a[i, k]
+        alpha = np.sqrt(norm2)
+        if a[k + 1, k] > 0.0:
+            alpha = -alpha
+        beside[k] = alpha
+        head = a[k + 1, k] - alpha
+        length2 = norm2 - a[k + 1, k] * a[k + 1, k] + head * head
+        if length2 < 1e-280:
+            for i in range(k + 1, n):
+                a[i, k] = 0.0
+            continue
+        scale = np.sqrt(2.0 / length2)
+        a[k + 1, k] = head
+        for i in range(k + 1, n):
+            a[i, k] *= scale
+        # Now H = I - u u^T with u in column k.
+        along = 0.0
+        for i in range(k + 1, n):
+            s = 0.0
+            for j in range(k + 1, n):
+                s += a[i, j] * a[j, k]
+            scratch[i] = s
+            along += s * a[i, k]
+        for i in range(k + 1, n):
+            scratch[i] -= 0.5 * along * a[i, k]
+        for i in range(k + 1, n):
+            ui, qi = a[i, k], scratch[i]
+            for j in range(k + 1, n):
+                a[i, j] -= ui * scratch[j] + qi * a[j, k]
+        for c in range(3):
+            s = 0.0
+            for i in range(k + 1, n):
+                s += a[i, k] * b[i, c]
+            for i in range(k + 1, n):
+                b[i, c] -= s * a[i, k]
+    beside[n - 2] = a[n - 1, n - 2]
+    for k in range(n):
+        diagonal[k] = a[k, k]
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _solve_shifted(
+    diagonal: Any, beside: Any, shift: float, b: Any, n: int, x: Any, down: Any, up: Any
+) -> float:
+    """x = (T + shift)^-1 b by LDL^T; returns the trace of the inverse (from pivots of both directions)."""
+    down[0] = diagonal[0] + shift
+    for c in range(3):
+        x[0, c] = b[0, c]
+    for i in range(1, n):
+        factor = beside[i - 1] / down[i - 1]
+        down[i] = diagonal[i] + shift - factor * beside[i - 1]
+        for c in range(3):
+            x[i, c] = b[i, c] - factor * x[i - 1, c]
+    up[n - 1] = diagonal[n - 1] + shift
+    for i in range(n - 2, -1, -1):
+        up[i] = diagonal[i] + shift - beside[i] * beside[i] / up[i + 1]
+    trace = 0.0
+    for i in range(n - 1, -1, -1):
+        trace += 1.0 / (down[i] + up[i] - (diagonal[i] + shift))
+        for c in range(3):
+            above = beside[i] * x[i + 1, c] if i + 1 < n else 0.0
+            x[i, c] = (x[i, c] - above) / down[i]
+    return trace
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _cross_validate(
+    gram: Any, penalty: Any, used: int, gamma: float, floor: float, grid: Any, solution: Any
+) -> float:
+    """Ridge by generalised cross-validation and its solution (3 + m, 3), relative to the affine fit."""
+    m = len(penalty)
+    k = _AFFINE + m
+    a = np.empty((3, 3))
+    for i in range(3):
+        for j in range(3):
+            a[i, j] = gram[max(i, j), min(i, j)]
+        a[i, i] += _JITTER
+    _cholesky(a, 3)
+    # Columns of the cross block and of the moments, solved against the affine block.
+    eliminated = np.empty((3, m))
+    column = np.zeros((3, 3))
+    for f in range(m):
+        for i in range(3):
+            column[i, 0] = gram[_AFFINE + f, i]
+        _substitute(a, column, 3)
+        for i in range(3):
+            eliminated[i, f] = column[i, 0]
+    moment = np.empty((3, 3))
+    for i in range(3):
+        for c in range(3):
+            moment[i, c] = gram[k + c, i]
+    _substitute(a, moment, 3)
+    s = np.empty((m, m))
+    b = np.empty((m, 3))
+    root = 1.0 / np.sqrt(penalty)
+    for f in range(m):
+        for g in range(f + 1):
+            value = gram[_AFFINE + f, _AFFINE + g] * 1.0
+            for i in range(3):
+                value -= gram[_AFFINE + f, i] * eliminated[i, g]
+            s[f, g] = value * root[f] * root[g]
+            s[g, f] = s[f, g]
+        for c in range(3):
+            value = gram[k + c, _AFFINE + f] * 1.0
+            for i in range(3):
+                value -= gram[_AFFINE + f, i] * moment[i, c]
+            b[f, c] = value * root[f]
+    rss_affine = 0.0
+    for c in range(3):
+        rss_affine += gram[k + c, k + c]
+        for i in range(3):
+            rss_affine -= gram[k + c, i] * moment[i, c]
+    diagonal, beside = np.empty(m), np.zeros(m)
+    _tridiagonalise(s, b, m, diagonal, beside, np.empty(m))
+    x = np.empty((m, 3))
+    down, up = np.empty(m), np.empty(m)
+    best, best_score = len(grid) - 1, np.inf
+    for candidate in range(len(grid)):
+        ridge = grid[candidate]
+        if ridge < floor:
+            continue
+        trace = _solve_shifted(diagonal, beside, ridge, b, m, x, down, up)
+        freedom = _AFFINE + m - ridge * trace
+        gain = 0.0
+        for f in range(m):
+            for c in range(3):
+                gain += x[f, c] * (b[f, c] + ridge * x[f, c])
+        slack = 1.0 - gamma * freedom / used
+        if slack > 0.05:
+            score = max(rss_affine - gain, 1e-12) / (slack * slack)
+            if score < best_score:
+                best, best_score = candidate, score
+    _solve_shifted(diagonal, beside, grid[best], b, m, x, down, up)
+    for h in range(m - 3, -1, -1):
+        for c in range(3):
+            t = 0.0
+            for i in range(h + 1, m):
+                t += s[i, h] * x[i, c]
+            for i in range(h + 1, m):
+                x[i, c] -= t * s[i, h]
+    for c in range(3):
+        for f in range(m):
+            solution[_AFFINE + f, c] = x[f, c] * root[f]
+        for i in range(3):
+            value = moment[i, c]
+            for f in range(m):
+                value -= eliminated[i, f] * solution[_AFFINE + f, c]
+            solution[i, c] = value
+    return float(grid[best])
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _solve(gram: Any, share: float, penalty: Any, ridge: float, matrix: Any, solution: Any) -> None:
+    """Ridge solution (3 + m, 3) for a given ridge; ``share`` of the weight is in the Gram matrix."""
+    k = _AFFINE + len(penalty)
+    for i in range(k):
+        for j in range(i + 1):
+            matrix[i, j] = gram[i, j] / share
+        matrix[i, i] += _JITTER
+        if i >= _AFFINE:
+            matrix[i, i] += ridge * penalty[i - _AFFINE]
+        for c in range(3):
+            solution[i, c] = gram[k + c, i] / share
+    _cholesky(matrix, k)
+    _substitute(matrix, solution, k)
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _misfit(rows: Any, solution: Any, total: float, count: int, z: Any, left: Any) -> None:
+    """Standardised distances z = |y - phi(v)| sqrt(w) (N,) from the scaled rows."""
+    k = solution.shape[0]
+    for c in range(3):
+        for r in range(count):
+            left[c, r] = rows[k + c, r]
+        for i in range(k):
+            b = np.float32(solution[i, c])
+            for r in range(count):
+                left[c, r] -= b * rows[i, r]
+    root = np.float32(np.sqrt(total))
+    for r in range(count):
+        z[r] = root * np.sqrt(left[0, r] * left[0, r] + left[1, r] * left[1, r] + left[2, r] * left[2, r])
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _reweight(rows: Any, r: int, factor: float, gram: Any) -> None:
+    """Take the share 1 - factor of row r out of the Gram matrix."""
+    k = gram.shape[0]
+    for i in range(k):
+        a = np.float32((1.0 - factor) * rows[i, r])
+        for j in range(i + 1):
+            gram[i, j] -= a * rows[j, r]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def regress_charts(
+    points: Any,
+    weights: Any,
+    thickness: Any,
+    start: Any,
+    cold: bool,
+    table: Any,
+    penalty: Any,
+    grid: Any,
+    settings: Any,
+    coefficients: Any,
+    feet: Any,
+    robust: Any,
+    residual: Any,
+    ridge: Any,
+) -> None:
+    """Feet on a smooth chart, regression with the ridge by cross-validation, then robustly.
+
+    Parameters
+    ----------
+    points, weights, thickness
+        Evidence as in PatchBatch: (C, N, 3), (C, N) with 0 for padding, (C,).
+    start
+        (C, 3 + m, 3) coefficients. A cold start is regressed once with a large ridge (an assignment
+        jitters); a stored chart is smoothed by shrinking its features.
+    table
+        (33, 33, m) features on the raster lattice; penalty (m,), grid (G,) the ridges to try.
+    settings
+        gamma, smoothing ridge, ridge per thickness^2, thin, thick, gauge limit, Huber's constant.
+    coefficients, feet, robust, residual, ridge
+        Outputs: (C, 3 + m, 3), (C, N, 2), (C, N), (C,), (C,).
+    """
+    gamma, smoothing, per_thickness2, thin, thick_limit, gauge, huber = settings
+    m = len(penalty)
+    k = _AFFINE + m
+    padded = (k + 6) // 4 * 4
+    n = points.shape[1]
+    rows = np.zeros((padded, n), np.float32)
+    gram = np.zeros((padded, padded), np.float32)
+    matrix = np.empty((k, k))
+    raster = np.empty((RASTER, RASTER, 3), np.float32)
+    flat = np.empty((3, m), np.float32)
+    smooth = np.empty((k, 3), np.float32)
+    solution = np.empty((k, 3))
+    affine = np.empty((3, 3))
+    foot = np.zeros((2, n), np.float32)
+    z = np.empty(n, np.float32)
+    left = np.empty((3, n), np.float32)
+    for chart in range(points.shape[0]):
+        w = weights[chart]
+        count = used = 0
+        total = 0.0
+        for r in range(n):
+            if w[r] > 0.0:
+                count = r + 1
+                used += 1
+                total += w[r]
+        total = max(total, 1e-30)
+        t2 = thickness[chart] * thickness[chart] - thin * thin
+        floor = min(max(per_thickness2 * t2, 0.0), 1.0)
+        thick = min(max((thickness[chart] - thin) / (thick_limit - thin), 0.0), 1.0)
+        for i in range(k):
+            for c in range(3):
+                smooth[i, c] = start[chart, i, c]
+        if cold:
+            _raster(table, smooth, flat, raster)
+            _feet(raster, smooth, points[chart], w, count, thick, gauge, foot)
+            _design(table, foot, points[chart], w, total, count, rows, affine)
+            _gram(rows, count, gram)
+            _solve(gram, 1.0, penalty, max(smoothing, floor), matrix, solution)
+            for i in range(k):
+                for c in range(3):
+                    smooth[i, c] = solution[i, c] + (affine[i, c] if i < 3 else 0.0)
+        else:
+            for f in range(m):
+                for c in range(3):
+                    smooth[_AFFINE + f, c] /= 1.0 + max(smoothing, floor) * penalty[f]
+        _raster(table, smooth, flat, raster)
+        _feet(raster, smooth, points[chart], w, count, thick, gauge, foot)
+        _design(table, foot, points[chart], w, total, count, rows, affine)
+        _gram(rows, count, gram)
+        chosen = _cross_validate(gram, penalty, max(used, 1), gamma, floor, grid, solution)
+        _misfit(rows, solution, total, count, z, left)
+        median = 0.0
+        if used > 0:
+            valid = np.empty(used, np.float32)
+            e = 0
+            for r in range(count):
+                if w[r] > 0.0:
+                    valid[e] = z[r]
+                    e += 1
+            valid.sort()
+            median = valid[min(used // 2, n - 1)]
+        limit = huber * 1.4826 * median
+        kept = spread = 0.0
+        for r in range(n):
+            robust[chart, r] = 0.0
+            feet[chart, r, 0] = 0.0
+            feet[chart, r, 1] = 0.0
+            if r >= count or w[r] <= 0.0:
+                continue
+            factor = limit / max(z[r], 1e-20) if z[r] > limit else 1.0
+            if factor < 1.0:
+                _reweight(rows, r, factor, gram)
+            robust[chart, r] = w[r] * factor
+            kept += w[r] * factor
+            spread += factor * z[r] * z[r]
+            feet[chart, r, 0] = foot[0, r]
+            feet[chart, r, 1] = foot[1, r]
+        _solve(gram, max(kept / total, 1e-30), penalty, chosen, matrix, solution)
+        for i in range(k):
+            for c in range(3):
+                coefficients[chart, i, c] = solution[i, c] + (affine[i, c] if i < 3 else 0.0)
+        residual[chart] = np.sqrt(spread / max(kept, 1e-30))
+        ridge[chart] = chosen

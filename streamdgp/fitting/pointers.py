@@ -1,0 +1,48 @@
+"""Many arrays, one kernel call: compiled code reads rasters and supports where they lie.
+
+Charts' rasters are separate arrays, replaced as a whole, so that snapshots can hold the old ones. A
+kernel over thousands of charts would have to copy them together first, under the interpreter's
+lock; it takes their addresses instead. The caller keeps the arrays alive during the call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numba import carray, njit, types  # type: ignore[attr-defined]
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from streamdgp.fitting.raster import RASTER
+
+__all__ = ["addresses_of", "raster_at", "support_mask_at"]
+
+_SUPPORT = 16
+
+
+def addresses_of(arrays: Iterable[npt.NDArray[np.float32]]) -> npt.NDArray[np.int64]:
+    """Addresses (K,) of contiguous float32 arrays."""
+    return np.array([a.__array_interface__["data"][0] for a in arrays], np.int64)
+
+
+@intrinsic
+def _pointer(typing_context: Any, address: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
+
+    return types.voidptr(address), generate
+
+
+@njit(cache=True, nogil=True, inline="always")
+def raster_at(address: int) -> Any:
+    """The (33, 33, 3) float32 raster at an address."""
+    return carray(_pointer(address), (RASTER, RASTER, 3), np.float32)  # type: ignore[call-arg]
+
+
+@njit(cache=True, nogil=True, inline="always")
+def support_mask_at(address: int) -> Any:
+    """The (16, 16) float32 support mask at an address."""
+    return carray(_pointer(address), (_SUPPORT, _SUPPORT), np.float32)  # type: ignore[call-arg]
