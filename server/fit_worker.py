@@ -6,15 +6,18 @@ replays through the same code. Only this thread touches the reconstructor and co
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
-from streamdgp.errors import InvalidInputError
+from streamdgp.errors import InvalidInputError, StorageError
 from streamdgp.frames import Frame
+from streamdgp.frames.orient import OrientedPoints
 from streamdgp.reconstructor import Reconstructor
 from streamdgp.store import AtlasStore, FrameLog, LogRecord, RecordKind
 from streamdgp.surface import SurfaceSnapshot
@@ -59,6 +62,8 @@ class CommitPolicy:
     """Commit when no frame waits and the last commit is so long ago."""
     max_seconds: float = 3.0
     """Commit when the last commit is so long ago, frames waiting or not."""
+    max_frames: int = 10
+    """Commit when so many frames wait to be seen."""
     commit_share: float = 0.2
     """While frames wait, spend about this share of the time on commits (max_seconds goes first)."""
     keep_revisions: int = 100
@@ -120,6 +125,9 @@ class FitWorker:
         self._uncommitted_frames = 0
         self._committed_at_s = 0.0
         self._commit_seconds = 0.0
+        # The next frame is decoded and oriented while this one is fitted.
+        self._ahead: tuple[int, Future[OrientedPoints]] | None = None
+        self._reader = ThreadPoolExecutor(1, f"decode-{name}")
         self._more = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name=f"fit-{name}")
@@ -155,22 +163,43 @@ class FitWorker:
         except Exception as error:
             _LOGGER.exception("fitting stopped at log record %d", self._position)
             self._callbacks.failed(error)
+        finally:
+            self._reader.shutdown(cancel_futures=True)
 
     def _apply(self, record: LogRecord) -> None:
         """Integrate one record of the log, in order."""
         if record.kind is RecordKind.FRAME:
             try:
-                frame = self._decode(record.payload)
+                points = self._points_of(record)
                 self._give_way()
                 with self._slot:
-                    report = self._reconstructor.integrate(frame)
+                    report = self._reconstructor.integrate(points)
                 self._uncommitted_frames += 1
                 _LOGGER.debug("frame %s/%d: %s", record.producer, record.sequence, report)
             except InvalidInputError as error:
                 self._callbacks.rejected(record, error)
         self._position = record.position + 1
 
+    def _points_of(self, record: LogRecord) -> OrientedPoints:
+        """The record's oriented points; starts on those of the next one, if it is there already."""
+        ahead = self._ahead
+        mine = ahead[1] if ahead is not None and ahead[0] == record.position else self._start_on(record)
+        following = record.position + 1
+        self._ahead = None
+        if following < self._log.end_position:
+            # A record that cannot be read is met when its turn comes.
+            with contextlib.suppress(StorageError):
+                coming = self._log.read(following)
+                if coming.kind is RecordKind.FRAME:
+                    self._ahead = (following, self._start_on(coming))
+        return mine.result()
+
+    def _start_on(self, record: LogRecord) -> Future[OrientedPoints]:
+        return self._reader.submit(lambda: self._reconstructor.prepare(self._decode(record.payload)))
+
     def _is_commit_due(self) -> bool:
+        if self._uncommitted_frames >= self._policy.max_frames:
+            return True
         return time.monotonic() - self._committed_at_s >= self._policy.pause_s(self._commit_seconds)
 
     def _rest(self) -> None:

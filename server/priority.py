@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,6 +19,7 @@ class QueryPriority:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._active = 0
+        self._last_s = -math.inf
 
     @contextmanager
     def query(self) -> Iterator[None]:
@@ -28,12 +31,17 @@ class QueryPriority:
         finally:
             with self._changed:
                 self._active -= 1
+                self._last_s = time.monotonic()
                 self._changed.notify_all()
 
     @property
     def is_active(self) -> bool:
         """Whether a query is being answered."""
         return self._active > 0
+
+    def was_active_within(self, seconds: float) -> bool:
+        """Whether a query is being answered, or was so recently."""
+        return self._active > 0 or time.monotonic() - self._last_s < seconds
 
     def give_way(self) -> None:
         """Wait until no query is being answered, but at most a second: queries must not stop fitting."""

@@ -30,6 +30,7 @@ __all__ = ["IngestListener", "OpenedScene", "SceneEngine", "decode_frame", "open
 
 _LOGGER = logging.getLogger(__name__)
 _OLD_REVISIONS_KEPT = 4
+_WATCHED_S = 30.0
 
 
 class IngestListener(Protocol):
@@ -144,6 +145,8 @@ class SceneEngine:
         self.store = opened.store
         self.published = opened.published
         self.tile_cache = TileCache(options.tile_cache_bytes)
+        self._priority = priority
+        self._signatures: dict[tuple[int, int, int], int] = {}
         self._is_closing = threading.Event()
         self.failure: StreamdgpError | None = None
         self.closing: StreamdgpError | None = None
@@ -276,8 +279,19 @@ class SceneEngine:
         self.store.close()
 
     def _extract_tiles(self, surface: SurfaceSnapshot) -> None:
-        """Bring the cache up to date at the default resolution; runs in the fit thread."""
-        for _ in surface.tiles(cache=self.tile_cache, cancelled=self._is_closing.is_set):
+        """Bring the cache up to date at the default resolution; runs in the fit thread.
+
+        While nobody asks, only tiles that have settled: those that a moving sensor changes again with
+        every revision are extracted when somebody does.
+        """
+        signatures = surface.signatures()
+        before, self._signatures = self._signatures, signatures
+        is_watched = self._priority.was_active_within(_WATCHED_S)
+
+        def is_wanted(index: tuple[int, int, int], signature: int) -> bool:
+            return is_watched or before.get(index) == signature
+
+        for _ in surface.tiles(cache=self.tile_cache, cancelled=self._is_closing.is_set, is_wanted=is_wanted):
             pass
 
     def _on_published(self, published: PublishedRevision) -> None:

@@ -56,7 +56,7 @@ class FitConfig:
     """Parameter samples of the optimal-transport step, 16 to 256."""
     gcv_gamma: float = 1.2
     """Cost of a degree of freedom in generalised cross-validation, >= 1."""
-    refit_growth: float = 1.6
+    refit_growth: float = 1.5
     """A cell's evidence mass must grow by this factor before its chart is refitted, > 1."""
 
     def __post_init__(self) -> None:

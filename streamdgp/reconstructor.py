@@ -19,12 +19,12 @@ from streamdgp.atlas.changes import AtlasChanges, AtlasState, TableChange
 from streamdgp.config import SceneConfig
 from streamdgp.consistency.sweep import make_consistent
 from streamdgp.errors import StorageError
-from streamdgp.evidence.patches import DIRTY_CELLS, SUPPORT_CELLS, gather_patches, mark_touched
+from streamdgp.evidence.patches import DIRTY_CELLS, SUPPORT_CELLS, gather_patches, survey_touched
 from streamdgp.evidence.surfels import SurfelMap, TouchedSurfels
-from streamdgp.fitting.batches import fit_in_batches, rasters_of
+from streamdgp.fitting.batches import fit_in_batches, map_batches, rasters_of
 from streamdgp.fitting.regimes import make_regime
 from streamdgp.fitting.types import Regime
-from streamdgp.frames.orient import orient
+from streamdgp.frames.orient import OrientedPoints, orient
 from streamdgp.frames.types import Frame, FrameReport
 from streamdgp.sampling.anchors import place_anchors
 from streamdgp.scale import resolve_scale
@@ -80,8 +80,20 @@ class Reconstructor:
         self.frame_count = 0
         self._map: _Map | None = None
 
-    def integrate(self, frame: Frame) -> FrameReport:
+    def prepare(self, frame: Frame) -> OrientedPoints:
+        """The part of ``integrate`` that needs nothing but the frame; from any thread.
+
+        Raises
+        ------
+        InvalidFrameError
+            The frame cannot be used.
+        """
+        return orient(frame, self.config.evidence.min_incidence_cos)
+
+    def integrate(self, frame: Frame | OrientedPoints) -> FrameReport:
         """Take in one frame: fuse, add anchors, fit what is new or changed, make it consistent.
+
+        What ``prepare`` made of a frame serves as well as the frame.
 
         Raises
         ------
@@ -89,7 +101,7 @@ class Reconstructor:
             The frame cannot be used; the state is as before.
         """
         clock = _Clock()
-        points = orient(frame, self.config.evidence.min_incidence_cos)
+        points = frame if isinstance(frame, OrientedPoints) else self.prepare(frame)
         clock.lap("orient")
         index = self.frame_count
         if not len(points):
@@ -99,9 +111,11 @@ class Reconstructor:
         touched = m.evidence.integrate(points, index)
         self.frame_count += 1
         clock.lap("evidence")
-        new = self._add_anchors(m, touched)
+        seen, uncovered = self._survey(m, touched)
+        clock.lap("survey")
+        new = self._add_anchors(m, uncovered)
         clock.lap("anchors")
-        seen = self._mark(m, touched)
+        seen = np.concatenate([seen, new])
         dirty = m.atlas.dirty(seen, m.config.fit.refit_growth)
         patches = self._gather(m, dirty)
         clock.lap("gather")
@@ -167,10 +181,9 @@ class Reconstructor:
             self.config, self._map = config, m
         return self._map
 
-    def _add_anchors(self, m: _Map, touched: TouchedSurfels) -> npt.NDArray[np.int64]:
-        """Poisson-disk anchors over the touched surfels that no compatible chart covers."""
-        order = np.argsort(_shuffle(touched.index), kind="stable")
-        candidates = touched.index[order]
+    def _add_anchors(self, m: _Map, uncovered: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Poisson-disk anchors over surfels that no compatible chart covers yet."""
+        candidates = uncovered[np.argsort(_shuffle(uncovered), kind="stable")]
         e = m.evidence
         count, done = len(m.atlas), 0
         created: list[npt.NDArray[np.int64]] = []
@@ -188,16 +201,18 @@ class Reconstructor:
                 return np.concatenate(created)
             a.grow()
 
-    def _mark(self, m: _Map, touched: TouchedSurfels) -> npt.NDArray[np.int64]:
-        """Add the gained evidence to the cells of the charts that see it; return those charts."""
-        c, a = m.evidence.columns, m.atlas.columns
+    def _survey(
+        self, m: _Map, touched: TouchedSurfels
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Charts that see touched surfels (their gain is noted there), and surfels that no chart covers."""
+        a = m.atlas.columns
         flags = np.zeros(m.atlas.capacity, np.uint8)
-        mark_touched(
-            touched.index, touched.gained, a["anchor"], a["rotation"], m.scale_m, m.min_cos,
-            m.evidence.voxel_size_m, c["key"], c["offset_vox"], c["normal"],
-            m.atlas.grid, a["fresh_mass"], flags,
+        covered = np.empty(len(touched.index), np.uint8)
+        survey_touched(
+            touched.index, touched.gained, a["anchor"], a["rotation"], m.atlas.radius_m, m.scale_m, m.min_cos,
+            m.evidence.voxel_size_m, m.evidence.look_up, m.atlas.grid, a["fresh_mass"], flags, covered,
         )  # fmt: skip
-        return np.flatnonzero(flags)
+        return np.flatnonzero(flags), touched.index[covered == 0]
 
     def _gather(self, m: _Map, charts: npt.NDArray[np.int64]) -> _Patches:
         k, n = len(charts), m.config.fit.max_samples
@@ -209,10 +224,15 @@ class Reconstructor:
             np.empty(k, np.float32),
         )
         e, a = m.evidence, m.atlas.columns
-        gather_patches(
-            charts, a["anchor"], a["rotation"], m.scale_m, m.min_cos, e.voxel_size_m, e.look_up,
-            patches.points, patches.weights, patches.observations, patches.mass, patches.thickness,
-        )  # fmt: skip
+
+        def gather(part: slice) -> None:
+            gather_patches(
+                charts[part], a["anchor"], a["rotation"], m.scale_m, m.min_cos, e.voxel_size_m, e.look_up,
+                patches.points[part], patches.weights[part], patches.observations[part], patches.mass[part],
+                patches.thickness[part],
+            )  # fmt: skip
+
+        map_batches(gather, k)
         return patches
 
     def _is_cold(self, m: _Map, charts: npt.NDArray[np.int64], patches: _Patches) -> npt.NDArray[np.bool_]:
@@ -235,7 +255,7 @@ class Reconstructor:
             if not len(group):
                 continue
             stored = None if is_cold else m.atlas.columns["parameters"][charts[group]]
-            fit, rasters = fit_in_batches(
+            fit = fit_in_batches(
                 m.regime,
                 patches.points[group],
                 patches.weights[group],
@@ -243,9 +263,9 @@ class Reconstructor:
                 stored,
                 self.device,
             )
-            m.atlas.store_weights(charts[group], fit.parameters.numpy(), rasters)
-            m.atlas.columns["residual"][charts[group]] = fit.residual.numpy()
-            m.atlas.columns["ridge"][charts[group]] = fit.ridge.numpy()
+            m.atlas.store_weights(charts[group], fit.parameters, fit.rasters)
+            m.atlas.columns["residual"][charts[group]] = fit.residual
+            m.atlas.columns["ridge"][charts[group]] = fit.ridge
         m.atlas.store_fit(charts, patches.observations, patches.mass, cold, frame_index)
 
     # --- commits ---------------------------------------------------------------------------------
@@ -264,9 +284,11 @@ class Reconstructor:
         evidence, atlas = m.evidence, m.atlas
         metadata["chart_count"] = len(atlas)
         tables = {
-            "charts": TableChange({k: atlas.column(k) for k in atlas.columns}, _union(m.changed_charts)),
+            "charts": TableChange(
+                {k: atlas.column(k) for k in atlas.columns}, _union(m.changed_charts, len(atlas))
+            ),
             "surfels": TableChange(
-                {k: evidence.column(k) for k in evidence.columns}, _union(m.changed_surfels)
+                {k: evidence.column(k) for k in evidence.columns}, _union(m.changed_surfels, len(evidence))
             ),
         }
         return AtlasChanges(tables, m.regime.shared_arrays(), metadata)
@@ -306,9 +328,8 @@ class Reconstructor:
         m.evidence = SurfelMap.restore(m.evidence.voxel_size_m, self.config.evidence, state.tables["surfels"])
         m.atlas = Atlas.restore(m.atlas.radius_m, m.scale_m, state.tables["charts"])
         parameters = torch.from_numpy(m.atlas.column("parameters").copy()).to(self.device)
-        rasters = rasters_of(m.regime, parameters)
-        for chart in range(len(m.atlas)):
-            m.atlas.rasters[chart] = rasters[chart].copy()
+        for chart, raster in enumerate(rasters_of(m.regime, parameters)):
+            m.atlas.rasters[chart] = raster
         self._map = m
         return self
 
@@ -337,5 +358,9 @@ def _shuffle(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return ((h ^ (h >> np.uint64(29))) >> np.uint64(1)).astype(np.int64)
 
 
-def _union(parts: list[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
-    return np.unique(np.concatenate(parts)) if parts else np.zeros(0, np.int64)
+def _union(parts: list[npt.NDArray[np.int64]], count: int) -> npt.NDArray[np.int64]:
+    """The distinct row numbers below ``count``, ascending."""
+    flags = np.zeros(count, np.bool_)
+    for part in parts:
+        flags[part] = True
+    return np.flatnonzero(flags)

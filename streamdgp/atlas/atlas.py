@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from streamdgp.atlas.addressed import AddressedArrays
 from streamdgp.atlas.support import support_masks
 from streamdgp.evidence.patches import DIRTY_CELLS, SUPPORT_CELLS
 from streamdgp.sampling.anchors import insert_chart
@@ -15,7 +17,8 @@ __all__ = ["Atlas", "tangent_frames"]
 
 _CELLS = DIRTY_CELLS * DIRTY_CELLS
 _BACKED_SHARE = 0.05
-_GROWN_SHARE = 0.12
+_GROWN_SHARE = 0.3
+_APPEARED_SHARE = 0.08
 
 
 def tangent_frames(normals: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -58,8 +61,8 @@ class Atlas:
             "created": np.zeros(0, np.int32),
             "fits": np.zeros(0, np.int32),
         }
-        self.rasters: list[npt.NDArray[np.float32]] = []
-        self.supports: list[npt.NDArray[np.float32]] = []
+        self.rasters = AddressedArrays()
+        self.supports = AddressedArrays()
         self._count = 0
         self.grid = self._empty_grid(256)
         self._reserve(256)
@@ -112,15 +115,17 @@ class Atlas:
         """Of the touched charts, those whose evidence changed enough to be fitted again.
 
         A cell counts when it becomes backed or its evidence mass has grown by ``growth`` since the
-        last fit. One newly backed cell suffices; grown cells must be an eighth of the backed ones.
+        last fit. Newly backed cells must be a twelfth of the backed ones, grown cells three tenths: each
+        fit costs the same, and one that changes little is better spent elsewhere.
         """
         fit, fresh = self.columns["fit_mass"][touched], self.columns["fresh_mass"][touched]
         backed = fit > 0
         typical = fit.sum(1) / np.maximum(backed.sum(1), 1)
-        appeared = (~backed & (fresh > _BACKED_SHARE * typical[:, None])).any(1)
+        appeared = (~backed & (fresh > _BACKED_SHARE * typical[:, None])).sum(1)
+        enough = np.maximum(_APPEARED_SHARE * backed.sum(1), 1)
         grown = (backed & (fit + fresh > growth * fit)).sum(1) > _GROWN_SHARE * backed.sum(1)
         unfitted = self.columns["fits"][touched] == 0
-        return np.sort(touched[appeared | grown | unfitted])
+        return np.sort(touched[(appeared >= enough) | grown | unfitted])
 
     def store_fit(
         self,
@@ -145,12 +150,15 @@ class Atlas:
         self,
         charts: npt.NDArray[np.int64],
         parameters: npt.NDArray[np.float32],
-        rasters: npt.NDArray[np.float32],
+        rasters: Sequence[npt.NDArray[np.float32]],
     ) -> None:
-        """Replace weights and rasters; old rasters stay untouched for the snapshots that hold them."""
+        """Replace weights and rasters; old rasters stay untouched for the snapshots that hold them.
+
+        The rasters are taken over: the caller must not write to them any more.
+        """
         self.columns["parameters"][charts] = parameters
         for row, chart in enumerate(charts):
-            self.rasters[chart] = rasters[row].copy()
+            self.rasters[chart] = rasters[row]
 
     @classmethod
     def restore(cls, radius_m: float, scale_m: float, columns: dict[str, npt.NDArray[Any]]) -> Atlas:
@@ -168,6 +176,6 @@ class Atlas:
         atlas.grid = cls._empty_grid(capacity)
         for chart in range(count):
             insert_chart(chart, atlas.columns["anchor"], scale_m, atlas.grid)
-        atlas.rasters = [np.zeros((0,), np.float32)] * count
-        atlas.supports = [s.astype(np.float32) for s in columns["support"]]
+        atlas.rasters.extend([np.zeros((0,), np.float32)] * count)
+        atlas.supports.extend(s.astype(np.float32) for s in columns["support"])
         return atlas

@@ -20,7 +20,6 @@ from streamdgp.atlas.atlas import Atlas
 from streamdgp.config import ConsistencyConfig
 from streamdgp.consistency.overlap import neighbour_lists, neighbour_targets
 from streamdgp.fitting.batches import map_batches, rasters_of_batch
-from streamdgp.fitting.pointers import addresses_of
 from streamdgp.fitting.types import Regime
 from streamdgp.sampling.domain import poisson_disk_domain
 
@@ -66,8 +65,8 @@ def _neighbourhood(
         start,
         near,
         row,
-        addresses_of(atlas.rasters[c] for c in distinct),
-        addresses_of(atlas.supports[c] for c in distinct),
+        atlas.rasters.addresses(distinct),
+        atlas.supports.addresses(distinct),
         authority,
     )
 
@@ -112,7 +111,7 @@ def _predictions(
         charts, around.start[part.start : part.stop + 1], around.near, around.row,
         around.raster_address, around.support_address, around.authority,
         atlas.columns["anchor"], atlas.columns["rotation"], atlas.scale_m, mu, own,
-        addresses_of(atlas.supports[c] for c in charts), np.maximum(tolerance * residual, 1e-6),
+        atlas.supports.addresses(charts), np.maximum(tolerance * residual, 1e-6),
         targets, overlap,
     )  # fmt: skip
     return targets, overlap
@@ -139,12 +138,12 @@ def _solve_blocks(
     charts: npt.NDArray[np.int64],
     alone: npt.NDArray[np.float32],
     mu: float,
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+) -> tuple[npt.NDArray[np.float32], list[npt.NDArray[np.float32]]]:
     """Solve every dirty chart against its neighbours as they stand; returns parameters and rasters."""
     samples = consistency_samples().to(regime.device)
     around = _neighbourhood(atlas, charts)
 
-    def solve(part: slice) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    def solve(part: slice) -> tuple[npt.NDArray[np.float32], list[npt.NDArray[np.float32]]]:
         stored = torch.from_numpy(alone[part]).to(regime.device)
         own = regime.evaluate(stored, samples).cpu().numpy()
         targets, _ = _predictions(atlas, around, part, charts[part], own, mu, _TOLERANCE)
@@ -152,7 +151,7 @@ def _solve_blocks(
         return parameters.cpu().numpy(), rasters_of_batch(regime, parameters)
 
     parts = map_batches(solve, len(charts))
-    return np.concatenate([p for p, _ in parts]), np.concatenate([r for _, r in parts])
+    return np.concatenate([p for p, _ in parts]), [raster for _, part in parts for raster in part]
 
 
 def seam_distances_m(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeVar
 
@@ -19,7 +20,7 @@ import torch
 
 from streamdgp.fitting.types import FitResult, PatchBatch, Regime
 
-__all__ = ["BATCH", "fit_in_batches", "map_batches", "rasters_of", "rasters_of_batch"]
+__all__ = ["BATCH", "FittedCharts", "fit_in_batches", "map_batches", "rasters_of", "rasters_of_batch"]
 
 BATCH = 64
 _T = TypeVar("_T")
@@ -45,19 +46,32 @@ def _slices(count: int) -> Sequence[slice]:
     return [slice(begin, min(begin + BATCH, count)) for begin in range(0, count, BATCH)]
 
 
-def rasters_of_batch(regime: Regime, parameters: torch.Tensor) -> npt.NDArray[np.float32]:
-    """Rasters of at most one batch, padded to a full one: the same bits in any company."""
+def rasters_of_batch(regime: Regime, parameters: torch.Tensor) -> list[npt.NDArray[np.float32]]:
+    """Rasters of at most one batch, padded to a full one: the same bits in any company.
+
+    Every raster is an array of its own, so that the atlas can replace it and a snapshot hold it.
+    """
     count = len(parameters)
     if count < BATCH:
         parameters = torch.cat([parameters, parameters.new_zeros(BATCH - count, parameters.shape[1])])
-    rasters: npt.NDArray[np.float32] = regime.rasters(parameters).cpu().numpy()[:count]
-    return rasters
+    rasters: npt.NDArray[np.float32] = regime.rasters(parameters).cpu().numpy()
+    return [raster.copy() for raster in rasters[:count]]
 
 
-def rasters_of(regime: Regime, parameters: torch.Tensor) -> npt.NDArray[np.float32]:
-    """Rasters (C, 33, 33, 3) of charts (C, P)."""
+def rasters_of(regime: Regime, parameters: torch.Tensor) -> list[npt.NDArray[np.float32]]:
+    """Rasters, each (33, 33, 3), of charts (C, P)."""
     parts = map_batches(lambda part: rasters_of_batch(regime, parameters[part]), len(parameters))
-    return np.concatenate(parts) if parts else np.zeros((0, 1, 1, 3), np.float32)
+    return [raster for part in parts for raster in part]
+
+
+@dataclass(frozen=True)
+class FittedCharts:
+    """parameters (C, P), residual and ridge (C,), and C rasters."""
+
+    parameters: npt.NDArray[np.float32]
+    residual: npt.NDArray[np.float32]
+    ridge: npt.NDArray[np.float32]
+    rasters: list[npt.NDArray[np.float32]]
 
 
 def fit_in_batches(
@@ -67,10 +81,10 @@ def fit_in_batches(
     thickness: npt.NDArray[np.float32],
     stored: npt.NDArray[np.float32] | None,
     device: torch.device,
-) -> tuple[FitResult, npt.NDArray[np.float32]]:
+) -> FittedCharts:
     """Fit charts cold (``stored`` None) or warm; results on the CPU, with their rasters."""
 
-    def fit(part: slice) -> tuple[FitResult, npt.NDArray[np.float32]]:
+    def fit(part: slice) -> tuple[FitResult, list[npt.NDArray[np.float32]]]:
         patches = PatchBatch(*(torch.from_numpy(x[part]).to(device) for x in (points, weights, thickness)))
         if stored is None:
             result = regime.fit_new(patches)
@@ -79,10 +93,12 @@ def fit_in_batches(
         return result, rasters_of_batch(regime, result.parameters)
 
     parts = map_batches(fit, len(points))
-    joined = FitResult(
-        *(
-            torch.cat([getattr(result, name) for result, _ in parts]).cpu()
-            for name in ("parameters", "feet", "residual", "weights", "ridge")
+
+    def joined(name: str) -> npt.NDArray[np.float32]:
+        whole: npt.NDArray[np.float32] = (
+            torch.cat([getattr(result, name) for result, _ in parts]).cpu().numpy()
         )
-    )
-    return joined, np.concatenate([rasters for _, rasters in parts])
+        return whole
+
+    rasters = [raster for _, part in parts for raster in part]
+    return FittedCharts(joined("parameters"), joined("residual"), joined("ridge"), rasters)

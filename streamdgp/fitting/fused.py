@@ -232,77 +232,107 @@ def _substitute(factor: Any, b: Any, n: int) -> None:
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def _tridiagonalise(a: Any, b: Any, n: int, diagonal: Any, beside: Any, scratch: Any) -> None:
-    """Householder: a (full, symmetric) = Q T Q^T, b becomes Q^T b; the reflectors stay in a's columns."""
+def _tridiagonalise(a: Any, b: Any, diagonal: Any, beside: Any, reflectors: Any) -> None:
+    """Householder: a (n, n, full) = Q T Q^T and b (n, 3) becomes Q^T b; Q is kept in ``reflectors``.
+
+    Row k of ``reflectors`` holds u of the k-th reflection I - u u^T; a is destroyed.
+    """
+    n = len(diagonal)
+    p = np.empty(n)
     for k in range(n - 2):
+        u = reflectors[k]
         norm2 = 0.0
-        for i in range(k + 1, n):
-            norm2 += a[i, k] * a[i, k]
+        for i in range(n):
+            # Symmetric: row k serves for column k, and lies in one piece.
+            u[i] = a[k, i] if i > k else 0.0
+            norm2 += u[i] * u[i]
         alpha = np.sqrt(norm2)
-        if a[k + 1, k] > 0.0:
+        first = u[k + 1]
+        if first > 0.0:
             alpha = -alpha
         beside[k] = alpha
-        head = a[k + 1, k] - alpha
-        length2 = norm2 - a[k + 1, k] * a[k + 1, k] + head * head
+        length2 = norm2 - first * first + (first - alpha) * (first - alpha)
         if length2 < 1e-280:
-            for i in range(k + 1, n):
-                a[i, k] = 0.0
+            u[:] = 0.0
             continue
+        u[k + 1] = first - alpha
         scale = np.sqrt(2.0 / length2)
-        a[k + 1, k] = head
         for i in range(k + 1, n):
-            a[i, k] *= scale
-        # Now H = I - u u^T with u in column k.
+            u[i] *= scale
         along = 0.0
         for i in range(k + 1, n):
-            s = 0.0
+            row = a[i]
+            t = 0.0
             for j in range(k + 1, n):
-                s += a[i, j] * a[j, k]
-            scratch[i] = s
-            along += s * a[i, k]
+                t += row[j] * u[j]
+            p[i] = t
+            along += t * u[i]
         for i in range(k + 1, n):
-            scratch[i] -= 0.5 * along * a[i, k]
+            p[i] -= 0.5 * along * u[i]
         for i in range(k + 1, n):
-            ui, qi = a[i, k], scratch[i]
+            row = a[i]
+            ui, pi = u[i], p[i]
             for j in range(k + 1, n):
-                a[i, j] -= ui * scratch[j] + qi * a[j, k]
-        for c in range(3):
-            s = 0.0
-            for i in range(k + 1, n):
-                s += a[i, k] * b[i, c]
-            for i in range(k + 1, n):
-                b[i, c] -= s * a[i, k]
+                row[j] -= ui * p[j] + pi * u[j]
+        _reflect(u, b, k + 1)
     beside[n - 2] = a[n - 1, n - 2]
     for k in range(n):
         diagonal[k] = a[k, k]
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def _solve_shifted(
-    diagonal: Any, beside: Any, shift: float, b: Any, n: int, x: Any, down: Any, up: Any
-) -> float:
-    """x = (T + shift)^-1 b by LDL^T; returns the trace of the inverse (from pivots of both directions)."""
-    down[0] = diagonal[0] + shift
-    for c in range(3):
-        x[0, c] = b[0, c]
-    for i in range(1, n):
-        factor = beside[i - 1] / down[i - 1]
-        down[i] = diagonal[i] + shift - factor * beside[i - 1]
-        for c in range(3):
-            x[i, c] = b[i, c] - factor * x[i - 1, c]
-    up[n - 1] = diagonal[n - 1] + shift
+def _reflect(u: Any, b: Any, begin: int) -> None:
+    """b (n, 3) becomes (I - u u^T) b; u is zero before ``begin``."""
+    s0 = s1 = s2 = 0.0
+    for i in range(begin, len(u)):
+        s0 += u[i] * b[i, 0]
+        s1 += u[i] * b[i, 1]
+        s2 += u[i] * b[i, 2]
+    for i in range(begin, len(u)):
+        b[i, 0] -= s0 * u[i]
+        b[i, 1] -= s1 * u[i]
+        b[i, 2] -= s2 * u[i]
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _solve_shifted(diagonal: Any, beside: Any, shift: float, b: Any, x: Any, down: Any, up: Any) -> float:
+    """x = (T + shift)^-1 b by LDL^T; returns the trace of the inverse (from pivots of both directions).
+
+    ``down`` and ``up`` keep the reciprocals of the pivots.
+    """
+    n = len(diagonal)
+    last = 1.0 / (diagonal[n - 1] + shift)
+    up[n - 1] = last
     for i in range(n - 2, -1, -1):
-        up[i] = diagonal[i] + shift - beside[i] * beside[i] / up[i + 1]
-    trace = 0.0
+        last = 1.0 / (diagonal[i] + shift - beside[i] * beside[i] * last)
+        up[i] = last
+    pivot = diagonal[0] + shift
+    last = 1.0 / pivot
+    down[0] = last
+    trace = 1.0 / (pivot + 1.0 / up[0] - (diagonal[0] + shift))
+    x0, x1, x2 = b[0, 0], b[0, 1], b[0, 2]
+    x[0, 0], x[0, 1], x[0, 2] = x0, x1, x2
+    for i in range(1, n):
+        e = beside[i - 1]
+        factor = e * last
+        pivot = diagonal[i] + shift - factor * e
+        last = 1.0 / pivot
+        down[i] = last
+        trace += up[i] / (up[i] * (pivot - diagonal[i] - shift) + 1.0)
+        x0, x1, x2 = b[i, 0] - factor * x0, b[i, 1] - factor * x1, b[i, 2] - factor * x2
+        x[i, 0], x[i, 1], x[i, 2] = x0, x1, x2
+    x0 = x1 = x2 = 0.0
     for i in range(n - 1, -1, -1):
-        trace += 1.0 / (down[i] + up[i] - (diagonal[i] + shift))
-        for c in range(3):
-            above = beside[i] * x[i + 1, c] if i + 1 < n else 0.0
-            x[i, c] = (x[i, c] - above) / down[i]
-    return trace
+        e = beside[i] if i + 1 < n else 0.0
+        x0 = (x[i, 0] - e * x0) * down[i]
+        x1 = (x[i, 1] - e * x1) * down[i]
+        x2 = (x[i, 2] - e * x2) * down[i]
+        x[i, 0], x[i, 1], x[i, 2] = x0, x1, x2
+    total: float = trace
+    return total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _cross_validate(
     gram: Any, penalty: Any, used: int, gamma: float, floor: float, grid: Any, solution: Any
 ) -> float:
@@ -332,13 +362,14 @@ def _cross_validate(
     s = np.empty((m, m))
     b = np.empty((m, 3))
     root = 1.0 / np.sqrt(penalty)
+    e0, e1, e2 = eliminated[0], eliminated[1], eliminated[2]
     for f in range(m):
+        source, row = gram[_AFFINE + f], s[f]
+        c0, c1, c2 = source[0], source[1], source[2]
         for g in range(f + 1):
-            value = gram[_AFFINE + f, _AFFINE + g] * 1.0
-            for i in range(3):
-                value -= gram[_AFFINE + f, i] * eliminated[i, g]
-            s[f, g] = value * root[f] * root[g]
-            s[g, f] = s[f, g]
+            row[g] = (source[_AFFINE + g] - c0 * e0[g] - c1 * e1[g] - c2 * e2[g]) * root[f] * root[g]
+        for g in range(f):
+            s[g, f] = row[g]
         for c in range(3):
             value = gram[k + c, _AFFINE + f] * 1.0
             for i in range(3):
@@ -350,15 +381,16 @@ def _cross_validate(
         for i in range(3):
             rss_affine -= gram[k + c, i] * moment[i, c]
     diagonal, beside = np.empty(m), np.zeros(m)
-    _tridiagonalise(s, b, m, diagonal, beside, np.empty(m))
+    reflectors = np.zeros((m, m))
+    _tridiagonalise(s, b, diagonal, beside, reflectors)
     x = np.empty((m, 3))
     down, up = np.empty(m), np.empty(m)
-    best, best_score = len(grid) - 1, np.inf
+    best, best_score = len(grid) - 1, 1e300
     for candidate in range(len(grid)):
         ridge = grid[candidate]
         if ridge < floor:
             continue
-        trace = _solve_shifted(diagonal, beside, ridge, b, m, x, down, up)
+        trace = _solve_shifted(diagonal, beside, ridge, b, x, down, up)
         freedom = _AFFINE + m - ridge * trace
         gain = 0.0
         for f in range(m):
@@ -369,14 +401,9 @@ def _cross_validate(
             score = max(rss_affine - gain, 1e-12) / (slack * slack)
             if score < best_score:
                 best, best_score = candidate, score
-    _solve_shifted(diagonal, beside, grid[best], b, m, x, down, up)
+    _solve_shifted(diagonal, beside, grid[best], b, x, down, up)
     for h in range(m - 3, -1, -1):
-        for c in range(3):
-            t = 0.0
-            for i in range(h + 1, m):
-                t += s[i, h] * x[i, c]
-            for i in range(h + 1, m):
-                x[i, c] -= t * s[i, h]
+        _reflect(reflectors[h], x, h + 1)
     for c in range(3):
         for f in range(m):
             solution[_AFFINE + f, c] = x[f, c] * root[f]

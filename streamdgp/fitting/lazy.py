@@ -59,7 +59,7 @@ class LazyRegime:
         # On CPUs features are looked up on the lattice, and charts regressed one by one (fused.py).
         on_cpu = self.device.type == "cpu" and not reference
         self._table = self._feature_table() if on_cpu else None
-        self._refit: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._refit: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
         self._samples = torch.from_numpy(poisson_disk_domain(count, seed=seed)).to(self.device)
         self._lattice_rows = self.features(raster_lattice(self.device))
         self._sample_rows = self.features(self._samples)
@@ -98,23 +98,24 @@ class LazyRegime:
         it matters least. They are the same for all charts: one operator serves them all.
         """
         change = targets - self.evaluate(parameters, v)
-        operator = self._refit_operator(v)
+        _, operator = self._shared(v)
         # One product for all charts: (k, n) by (n, 3 C).
         moved = operator @ change.permute(1, 0, 2).reshape(len(v), -1)
         return parameters + moved.reshape(len(operator), -1, 3).permute(1, 0, 2).reshape(len(parameters), -1)
 
-    def _refit_operator(self, v: torch.Tensor) -> torch.Tensor:
-        """(3 + m, n) for samples ``v``; kept, since they are always the same."""
+    def _shared(self, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features (n, 3 + m) at samples ``v`` and the refit operator (3 + m, n); kept for the next call."""
         if self._refit is None or self._refit[0] is not v:
+            rows = self.features(v)
             weights = (1 - v.square().sum(1)).clamp_min(_RIM_WEIGHT)
-            self._refit = (v, self._ridge_operator(self.features(v), _REFIT_RIDGE, weights))
-        return self._refit[1]
+            self._refit = (v, rows, self._ridge_operator(rows, _REFIT_RIDGE, weights))
+        return self._refit[1:]
 
     def evaluate(self, parameters: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """phi(v): (C, P), (C, K, 2) or (K, 2) -> (C, K, 3)."""
         if v.dim() == 2:
             flat = self._unflatten(parameters).permute(1, 0, 2).reshape(self.parameter_count // 3, -1)
-            return (self.features(v) @ flat).reshape(len(v), -1, 3).permute(1, 0, 2).contiguous()
+            return (self._shared(v)[0] @ flat).reshape(len(v), -1, 3).permute(1, 0, 2).contiguous()
         return self.features(v) @ self._unflatten(parameters)
 
     def evaluate_with_jacobian(

@@ -2,30 +2,24 @@
 
 Charts' rasters are separate arrays, replaced as a whole, so that snapshots can hold the old ones. A
 kernel over thousands of charts would have to copy them together first, under the interpreter's
-lock; it takes their addresses instead. The caller keeps the arrays alive during the call.
+lock; it takes their addresses instead. The caller keeps the arrays alive during the call
+(``streamdgp.atlas.addressed``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from numba import carray, njit, types  # type: ignore[attr-defined]
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from streamdgp.fitting.raster import RASTER
 
-__all__ = ["addresses_of", "raster_at", "support_mask_at"]
+__all__ = ["raster_at", "support_mask_at"]
 
 _SUPPORT = 16
-
-
-def addresses_of(arrays: Iterable[npt.NDArray[np.float32]]) -> npt.NDArray[np.int64]:
-    """Addresses (K,) of contiguous float32 arrays."""
-    return np.array([a.__array_interface__["data"][0] for a in arrays], np.int64)
 
 
 @intrinsic

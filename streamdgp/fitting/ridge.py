@@ -15,6 +15,7 @@ One eigendecomposition per chart serves every candidate.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +39,7 @@ class RidgeFit:
     noise_variance: torch.Tensor
 
 
+@lru_cache(maxsize=1)
 def ridge_candidates() -> npt.NDArray[np.float32]:
     """The ridges cross-validation chooses from: (13,) from 1e-4 to 1."""
     return np.logspace(np.log10(_SMALLEST), np.log10(_LARGEST), _CANDIDATES).astype(np.float32)

@@ -22,7 +22,7 @@ _MAX_WINDOW = (2 * _MAX_RADIUS + 1) ** 2
 _NOISE_WIDTHS = 4.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _window_normals(
     ranges: Any,
     rays: Any,
@@ -101,30 +101,31 @@ def _window_normals(
                     continue
                 alpha, beta, gamma = 1.0, 0.0, 0.0
                 rss = 0.0
-                inliers = count
+                inliers = 1.0 * count
                 ok = True
                 for pass_index in range(4):
-                    gate = 6.0 * s0 if pass_index == 1 else 3.0 * s0
-                    n = 0
+                    gate = 3.0 * s0
+                    if pass_index < 2:
+                        gate = 6.0 * s0 if pass_index == 1 else 1e30
+                    n = 0.0
                     sx = sy = sd = sxx = sxy = syy = sxd = syd = 0.0
                     rss = 0.0
+                    # No branch inside: the compiler makes vectors of it.
                     for k in range(count):
                         x, y, d = xs[k], ys[k], ds[k]
-                        if pass_index > 0:
-                            # To first order, the depth error that explains the error of t0 / z.
-                            e = (d - alpha - beta * x - gamma * y) * zs[k] * zs[k] / t0
-                            if abs(e) > gate:
-                                continue
-                            rss += e * e
-                        n += 1
-                        sx += x
-                        sy += y
-                        sd += d
-                        sxx += x * x
-                        sxy += x * y
-                        syy += y * y
-                        sxd += x * d
-                        syd += y * d
+                        # To first order, the depth error that explains the error of t0 / z.
+                        e = (d - alpha - beta * x - gamma * y) * zs[k] * zs[k] / t0
+                        w = 1.0 if abs(e) <= gate else 0.0
+                        n += w
+                        rss += w * e * e
+                        sx += w * x
+                        sy += w * y
+                        sd += w * d
+                        sxx += w * x * x
+                        sxy += w * x * y
+                        syy += w * y * y
+                        sxd += w * x * d
+                        syd += w * y * d
                     inliers = n
                     if n < 6 or 4 * n < possible:
                         ok = False
@@ -162,7 +163,7 @@ def _window_normals(
             normals[i, j, 0] = -px / norm
             normals[i, j, 1] = -py / norm
             normals[i, j, 2] = -pz / norm
-            residual[i, j] = np.sqrt(rss / max(inliers - 3, 1))
+            residual[i, j] = np.sqrt(rss / max(inliers - 3.0, 1.0))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

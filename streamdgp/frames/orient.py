@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
+from streamdgp.frames.kernels import world_points
 from streamdgp.frames.noise import depth_camera_sigma_m, lidar_sigma_m
 from streamdgp.frames.normals import organised_normals
 from streamdgp.frames.types import DepthFrame, Frame, PointFrame, RangeImageFrame
@@ -72,54 +74,63 @@ def _world(
     min_cos: float,
 ) -> OrientedPoints:
     """Keep points (N, 3) that have a normal and face the sensor; move them to the world."""
-    keep = (normals != 0).any(axis=1)
-    if origin is not None:
-        to_sensor = origin.astype(np.float32) - points
-        distance = np.linalg.norm(to_sensor, axis=1)
-        cosine = (to_sensor * normals).sum(1) / np.maximum(distance, 1e-12)
-        keep &= cosine >= min_cos
-    else:
-        cosine = np.ones(len(points), np.float32)
     rotation, translation = frame.world_T_sensor[:3, :3], frame.world_T_sensor[:3, 3]
-    kept = points[keep].astype(np.float64)
+    positions, turned, noise, incidence, row = world_points(
+        np.ascontiguousarray(points, np.float32), np.ascontiguousarray(normals, np.float32),
+        np.ascontiguousarray(sigma, np.float32),
+        np.zeros(3) if origin is None else origin, origin is not None,
+        np.ascontiguousarray(rotation, np.float64), np.ascontiguousarray(translation, np.float64), min_cos,
+    )  # fmt: skip
     return OrientedPoints(
-        positions_m=np.ascontiguousarray(kept @ rotation.T + translation),
-        normals=np.ascontiguousarray((normals[keep] @ rotation.T.astype(np.float32)).astype(np.float32)),
-        sigma_m=np.ascontiguousarray(sigma[keep].astype(np.float32)),
-        incidence_cos=np.ascontiguousarray(cosine[keep].astype(np.float32)),
-        color=None if color is None else np.ascontiguousarray(color[keep]),
+        positions_m=positions,
+        normals=turned,
+        sigma_m=noise,
+        incidence_cos=incidence,
+        color=None if color is None else np.ascontiguousarray(color[row]),
         sensor_origin_m=None if origin is None else rotation @ origin + translation,
         spacing_m=spacing,
-        noise_m=float(np.quantile(sigma[keep], 0.8)) if keep.any() else 0.0,
-        dropped=samples - int(keep.sum()),
+        noise_m=float(np.quantile(noise, 0.8)) if len(noise) else 0.0,
+        dropped=samples - len(row),
     )
+
+
+@lru_cache(maxsize=8)
+def _pinhole_rays(
+    fx: float, fy: float, cx: float, cy: float, height: int, width: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Rays of depth 1 (H, W, 3), their lengths (H, W), and the unit rays."""
+    u, v = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    rays = np.stack([(u - cx) / fx, (v - cy) / fy, np.ones_like(u)], -1).astype(np.float32)
+    length = np.linalg.norm(rays, axis=-1).astype(np.float32)
+    return rays, length, rays / length[..., None]
 
 
 def _orient_depth(frame: DepthFrame, min_cos: float) -> OrientedPoints:
     depth = _usable(frame.depth_m, frame.min_range_m, frame.max_range_m)
     height, width = depth.shape
     k = frame.intrinsics
-    u, v = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    rays = np.stack([(u - k.cx) / k.fx, (v - k.cy) / k.fy, np.ones_like(u)], -1).astype(np.float32)
-    length = np.linalg.norm(rays, axis=-1).astype(np.float32)
+    rays, length, unit = _pinhole_rays(k.fx, k.fy, k.cx, k.cy, height, width)
     sigma = depth_camera_sigma_m(depth) * length
     # A window of at least 7x7 pixels of a 320-wide image: the same angle at every resolution.
     stride = max(1, width // 320)
     normals, _ = organised_normals(
         depth * length,
-        rays / length[..., None],
+        unit,
         sigma,
         radius=3 * stride,
         cell_rad=1.0 / k.fx,
         stride=stride,
         slopes=(6.0,),
     )
-    mask = depth > 0
-    points = (rays * depth[..., None])[mask]
-    spacing = float(np.median(depth[mask]) / np.sqrt(k.fx * k.fy)) if len(points) else 0.0
-    color = None if frame.color is None else frame.color[mask]
+    seen = depth[depth > 0]
+    spacing = float(np.median(seen) / np.sqrt(k.fx * k.fy)) if len(seen) else 0.0
+    points = (rays * depth[..., None]).reshape(-1, 3)
+    color = None if frame.color is None else frame.color.reshape(-1, 3)
     # The noise model is axial; along the ray it is longer by the same factor as the ray.
-    return _world(frame, points, normals[mask], sigma[mask], np.zeros(3), color, spacing, depth.size, min_cos)
+    return _world(
+        frame, points, normals.reshape(-1, 3), sigma.reshape(-1), np.zeros(3), color, spacing, depth.size,
+        min_cos,
+    )  # fmt: skip
 
 
 def _orient_range_image(frame: RangeImageFrame, min_cos: float) -> OrientedPoints:

@@ -57,11 +57,11 @@ def touched_pages(
             f"{rows.min()}..{rows.max()}",
             "This is a fault of the caller.",
         )
-    new_pages = np.arange(stored_rows // rows_per_page, -(-row_count // rows_per_page))
-    if row_count == stored_rows:
-        new_pages = new_pages[:0]
-    pages: npt.NDArray[np.int64] = np.union1d(rows // rows_per_page, new_pages)
-    return pages
+    is_touched = np.zeros(-(-row_count // rows_per_page), np.bool_)
+    is_touched[rows // rows_per_page] = True
+    if row_count > stored_rows:
+        is_touched[stored_rows // rows_per_page :] = True
+    return np.flatnonzero(is_touched)
 
 
 def row_runs(pages: npt.NDArray[np.int64], rows_per_page: int, row_count: int) -> Iterator[tuple[int, int]]:

@@ -114,6 +114,7 @@ class SurfaceSnapshot:
         roi_m: Sequence[float] | None = None,
         cache: TileCache | None = None,
         cancelled: Callable[[], bool] | None = None,
+        is_wanted: Callable[[tuple[int, int, int], int], bool] | None = None,
     ) -> Iterator[TileMesh]:
         """Yield the non-empty tiles of the surface, in lattice order.
 
@@ -127,6 +128,8 @@ class SurfaceSnapshot:
             Tiles whose charts did not change are taken from here.
         cancelled
             Asked between tiles; extraction stops when it returns True.
+        is_wanted
+            Asked with a tile's index and signature; tiles for which it returns False are left out.
 
         Raises
         ------
@@ -147,13 +150,22 @@ class SurfaceSnapshot:
                     cache.put(tile)
             return tile
 
-        plans = self._plan(step, roi)
+        plans: Iterator[_TilePlan] = self._plan(step, roi)
+        if is_wanted is not None:
+            plans = (plan for plan in plans if is_wanted(plan[0], plan[2]))
         while group := list(itertools.islice(plans, _TILES_PER_GROUP)):
             if cancelled is not None and cancelled():
                 return
             for tile in _pool().map(make, group):
                 if len(tile.triangles):
                     yield tile
+
+    def signatures(self) -> dict[tuple[int, int, int], int]:
+        """What each tile at the default resolution is made from: equal signatures, equal tiles."""
+        step = self._step(None)
+        if step is None or not self.rasters:
+            return {}
+        return {index: signature for index, _, signature in self._plan(step, None)}
 
     # --- planning --------------------------------------------------------------------------------
 

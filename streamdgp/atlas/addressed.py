@@ -1,0 +1,53 @@
+"""A list of arrays that also knows where they lie, for kernels that read them in place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["AddressedArrays"]
+
+
+class AddressedArrays:
+    """Contiguous float32 arrays, replaced as a whole and never written again.
+
+    Asking numpy for an address costs as much as a small computation; it is asked once per array.
+    """
+
+    def __init__(self) -> None:
+        self._arrays: list[npt.NDArray[np.float32]] = []
+        self._addresses = np.zeros(256, np.int64)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.float32]]:
+        return iter(self._arrays)
+
+    def __getitem__(self, index: int) -> npt.NDArray[np.float32]:
+        return self._arrays[index]
+
+    def __setitem__(self, index: int, array: npt.NDArray[np.float32]) -> None:
+        self._arrays[index] = array
+        self._addresses[index] = array.__array_interface__["data"][0]
+
+    def extend(self, arrays: Iterable[npt.NDArray[np.float32]]) -> None:
+        """Append arrays."""
+        for array in arrays:
+            self._arrays.append(array)
+            if len(self._arrays) > len(self._addresses):
+                self._addresses = np.concatenate([self._addresses, np.zeros_like(self._addresses)])
+            self._addresses[len(self._arrays) - 1] = array.__array_interface__["data"][0]
+
+    def addresses(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Addresses (K,) of arrays, valid while nobody replaces them."""
+        taken: npt.NDArray[np.int64] = self._addresses[indices]
+        return taken
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> AddressedArrays:
+        copied = AddressedArrays()
+        copied.extend(array.copy() for array in self._arrays)
+        return copied
