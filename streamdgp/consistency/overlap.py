@@ -163,8 +163,8 @@ def neighbour_targets(
                     y[k] = dx * rotation[q, 0, k] + dy * rotation[q, 1, k] + dz * rotation[q, 2, k]
                 v[0] = y[0]
                 v[1] = y[1]
-                # The sample lies close to the neighbour, so its foot lies nearly straight below: one step.
-                d2 = foot_on_raster(raster, y, v, out, 1)
+                # The sample lies close to the neighbour: with two steps its foot is exact for the seams too.
+                d2 = foot_on_raster(raster, y, v, out, 2)
                 if d2 > 0.09:
                     continue
                 backed = support_at(support, out[0], out[1])

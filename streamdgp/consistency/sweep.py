@@ -72,13 +72,13 @@ def _neighbourhood(
 
 
 def _authority(atlas: Atlas, charts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """How far a stored chart's word counts: the share of today's evidence that it was fitted to, squared.
+    """How far a stored chart's word counts: the share of today's evidence that it was fitted to, cubed.
 
     What a chart that waits for its refit has not seen, the chart being fitted has.
     """
     fit = atlas.columns["fit_mass"][charts].sum(1).astype(np.float64)
     fresh = atlas.columns["fresh_mass"][charts].sum(1)
-    share: npt.NDArray[np.float64] = (fit / (fit + fresh + 1e-30)) ** 2
+    share: npt.NDArray[np.float64] = (fit / (fit + fresh + 1e-30)) ** 3
     return share
 
 

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.ndimage import binary_closing
 
 from streamdgp.atlas.atlas import Atlas, tangent_frames
 from streamdgp.atlas.support import support_masks
@@ -69,16 +70,20 @@ def test_nothing_new_nothing_dirty() -> None:
     assert not len(_atlas(6).dirty(np.zeros(0, np.int64), 2.0))
 
 
-def test_a_newly_backed_cell_makes_a_chart_dirty() -> None:
-    """However little mass the rest gained: a new crescent is no hole."""
-    atlas = _atlas(6)
-    atlas.columns["fresh_mass"][3, 40] = 50
-    np.testing.assert_array_equal(atlas.dirty(_ALL, 2.0), [3])
+@pytest.mark.parametrize(("backed", "appeared"), [(1, 1), (12, 1), (13, 2), (16, 2), (25, 2), (26, 3)])
+def test_newly_backed_cells_make_a_chart_dirty(backed: int, appeared: int) -> None:
+    """A twelfth of the backed ones, however little mass the rest gained: a new crescent is no hole."""
+    for cells in range(appeared + 1):
+        atlas = _atlas(6)
+        atlas.columns["fit_mass"][3, backed:] = 0
+        atlas.columns["fit_mass"][3, :backed] = 100
+        atlas.columns["fresh_mass"][3, 40 : 40 + cells] = 50
+        np.testing.assert_array_equal(atlas.dirty(_ALL, 2.0), [3] if cells == appeared else [])
 
 
-def test_a_grazing_point_in_a_new_cell_does_not() -> None:
+def test_grazing_points_in_new_cells_do_not() -> None:
     atlas = _atlas(6)
-    atlas.columns["fresh_mass"][3, 40] = 0.5
+    atlas.columns["fresh_mass"][3, 40:64] = 0.5
     assert not len(atlas.dirty(_ALL, 2.0))
 
 
@@ -90,12 +95,11 @@ def test_growth_by_the_factor_makes_a_chart_dirty(gain: float, dirty: bool) -> N
     assert len(atlas.dirty(_ALL, 2.0)) == int(dirty)
 
 
-def test_growth_of_a_single_cell_is_not_enough_but_of_an_eighth_is() -> None:
+@pytest.mark.parametrize(("cells", "dirty"), [(1, False), (4, False), (5, True), (16, True)])
+def test_growth_counts_from_three_tenths_of_the_backed_cells(cells: int, dirty: bool) -> None:
     atlas = _atlas(6)
-    atlas.columns["fresh_mass"][1, 0] = 1000
-    assert not len(atlas.dirty(_ALL, 2.0))
-    atlas.columns["fresh_mass"][1, :3] = 1000
-    np.testing.assert_array_equal(atlas.dirty(_ALL, 2.0), [1])
+    atlas.columns["fresh_mass"][1, :cells] = 1000
+    np.testing.assert_array_equal(atlas.dirty(_ALL, 2.0), [1] if dirty else [])
 
 
 def test_only_touched_charts_are_asked_and_the_answer_is_sorted() -> None:
@@ -189,13 +193,16 @@ def test_store_weights_does_not_write_into_held_rasters() -> None:
     assert (atlas.rasters[2] == 1).all()
 
 
-def test_store_weights_keeps_no_view_of_its_argument() -> None:
+def test_store_weights_takes_rasters_over_and_copies_parameters() -> None:
+    """Rasters are handed over, not copied (the caller may not write to them); parameters are copied."""
     atlas = _atlas(4)
-    rasters = np.ones((1, 33, 33, 3), np.float32)
-    atlas.store_weights(np.array([1]), np.ones((1, 12), np.float32), rasters)
-    snapshot = np.array(atlas.rasters[1])
-    rasters[:] = 7
-    np.testing.assert_array_equal(atlas.rasters[1], snapshot)
+    rasters = [np.full((33, 33, 3), k, np.float32) for k in range(2)]
+    parameters = np.ones((2, 12), np.float32)
+    atlas.store_weights(np.array([3, 1]), parameters, rasters)
+    assert atlas.rasters[3] is rasters[0]
+    assert atlas.rasters[1] is rasters[1]
+    parameters[:] = 7
+    assert (atlas.columns["parameters"][[1, 3]] == 1).all()
 
 
 def test_support_closes_gaps_and_keeps_its_boundary() -> None:
@@ -219,6 +226,16 @@ def test_support_keeps_a_real_hole_and_the_border() -> None:
     half = np.zeros((1, 16, 16))
     half[0, :8] = 1
     np.testing.assert_array_equal(support_masks(half)[0], half[0])
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.3, 0.6, 0.95])
+def test_support_is_a_binary_closing(share: float) -> None:
+    """Against scipy, mask by mask, on random evidence up to the border."""
+    rng = np.random.default_rng(0)
+    observations = (rng.uniform(size=(60, 16, 16)) < share) * rng.uniform(0.1, 9.0, (60, 16, 16))
+    for mask, seen in zip(support_masks(observations), observations > 0, strict=True):
+        want = binary_closing(np.pad(seen, 8), iterations=2)[8:-8, 8:-8]
+        np.testing.assert_array_equal(mask, want)
 
 
 def test_support_of_no_charts() -> None:

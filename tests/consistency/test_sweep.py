@@ -104,7 +104,7 @@ def _reported_seam_m(before: Before, atlas: Atlas) -> float:
 def _assert_seams_nearly_halve(before: Before, plain: Atlas, swept: Atlas) -> None:
     """A fifth of the samples lie at the rim, where a chart hardly counts and is hardly fitted."""
     without, with_step = _reported_seam_m(before, plain), _reported_seam_m(before, swept)
-    assert with_step < 0.55 * without, f"seams {1e3 * without:.4f} -> {1e3 * with_step:.4f} mm"
+    assert with_step < 0.52 * without, f"seams {1e3 * without:.4f} -> {1e3 * with_step:.4f} mm"
 
 
 def _by_default(before: Before) -> Atlas:
@@ -204,7 +204,7 @@ def test_samples_off_the_own_support_stay_where_they_are(step: Before) -> None:
 
 
 def test_a_neighbour_that_waits_for_its_refit_counts_for_less(step: Before) -> None:
-    """Half of today's evidence seen: (1/2)^4 of its weight, so overlap odds fall by 16."""
+    """Half of today's evidence seen: (1/2)^3 of its weight, so overlap odds fall by 8."""
     row = len(step.dirty) // 2
     chart, own = step.dirty[row : row + 1], _own(step, step.atlas)[row : row + 1]
     odds = []
@@ -217,7 +217,7 @@ def test_a_neighbour_that_waits_for_its_refit_counts_for_less(step: Before) -> N
     # Odds of a thousand to one leave single precision three digits.
     used = (odds[0] > 1e-3) & (odds[0] < 1e3)
     assert used.sum() > 50
-    np.testing.assert_allclose(odds[1][used], odds[0][used] / 16, rtol=1e-3)
+    np.testing.assert_allclose(odds[1][used], odds[0][used] / 8, rtol=1e-3)
 
 
 def test_a_block_reaches_its_consensus(step: Before) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from streamdgp.config import FitConfig
 from streamdgp.consistency.sweep import consistency_samples
-from streamdgp.fitting.batches import fit_in_batches
+from streamdgp.fitting.batches import fit_in_batches, rasters_of
 from streamdgp.fitting.lazy import LazyRegime
 from streamdgp.fitting.types import FitResult, PatchBatch
 
@@ -190,15 +190,17 @@ def test_a_patch_does_not_depend_on_its_company(regime: LazyRegime) -> None:
     """Alone, in a batch of ten and in a batch of a hundred: the same chart to 1e-5."""
     patches = _patches(_saddle, 100, 180, 0.02)
     points, weights, thickness = (x.numpy() for x in (patches.points, patches.weights, patches.thickness))
-    whole, rasters = fit_in_batches(regime, points, weights, thickness, None, torch.device("cpu"))[:2]
-    assert rasters.shape == (100, 33, 33, 3)
+    whole = fit_in_batches(regime, points, weights, thickness, None, torch.device("cpu"))
+    assert len(whole.rasters) == 100
+    assert all(raster.shape == (33, 33, 3) for raster in whole.rasters)
     for begin, end in ((0, 1), (60, 70), (99, 100)):
         own = (x[begin:end] for x in (points, weights, thickness))
-        part = fit_in_batches(regime, *own, None, torch.device("cpu"))[0]
+        part = fit_in_batches(regime, *own, None, torch.device("cpu"))
         v = torch.from_numpy(_disk(np.random.default_rng(0), 100).astype(np.float32)).expand(
             end - begin, -1, 2
         )
-        gap = regime.evaluate(part.parameters, v) - regime.evaluate(whole.parameters[begin:end], v)
+        alone, among = (torch.from_numpy(p) for p in (part.parameters, whole.parameters[begin:end]))
+        gap = regime.evaluate(alone, v) - regime.evaluate(among, v)
         assert float(gap.abs().max()) < 1e-5
 
 
@@ -207,9 +209,23 @@ def test_same_input_same_bits(regime: LazyRegime) -> None:
     points, weights, thickness = (x.numpy() for x in (patches.points, patches.weights, patches.thickness))
     a = fit_in_batches(regime, points, weights, thickness, None, torch.device("cpu"))
     b = fit_in_batches(LazyRegime(seed=0), points, weights, thickness, None, torch.device("cpu"))
+    for name in ("parameters", "residual", "ridge"):
+        assert getattr(a, name).tobytes() == getattr(b, name).tobytes(), name
+    for left, right in zip(a.rasters, b.rasters, strict=True):
+        assert left.tobytes() == right.tobytes()
+    first, again = regime.fit_new(patches), LazyRegime(seed=0).fit_new(patches)
     for name in ("parameters", "feet", "residual", "weights", "ridge"):
-        assert torch.equal(getattr(a[0], name), getattr(b[0], name)), name
-    assert a[1].tobytes() == b[1].tobytes()
+        assert torch.equal(getattr(first, name), getattr(again, name)), name
+
+
+def test_every_raster_is_an_array_of_its_own(regime: LazyRegime) -> None:
+    """The atlas replaces rasters one by one and snapshots hold old ones: none may keep a batch alive."""
+    patches = _patches(_plane, 3, 60, 0.02)
+    fitted = regime.fit_new(patches).parameters
+    for raster in rasters_of(regime, fitted):
+        assert raster.base is None
+        assert raster.flags.c_contiguous
+        assert raster.dtype == np.float32
 
 
 def test_half_a_patch_does_not_bend_the_backed_half(regime: LazyRegime) -> None:

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import pytest
 import torch
 from scipy.optimize import minimize
+from scipy.spatial import cKDTree
 
 from streamdgp.fitting.lazy import LazyRegime
 from streamdgp.fitting.raster import RASTER, foot_on_raster, project_on_rasters, raster_lattice
@@ -27,10 +28,10 @@ def _bumps(charts: int = 4, seed: int = 0, height: float = 0.25) -> npt.NDArray[
 
 
 def _bilinear(raster: npt.NDArray[np.float32], v: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """phi(v) by bilinear interpolation, written out independently."""
+    """phi(v) by bilinear interpolation, written out independently: v (2,) or (2, N)."""
     t = (np.asarray(v) + 1) * (RASTER - 1) / 2
     i = np.clip(np.floor(t).astype(int), 0, RASTER - 2)
-    a, b = t - i
+    a, b = (t - i)[..., None]
     r = raster.astype(np.float64)
     return (
         (1 - a) * (1 - b) * r[i[0], i[1]]
@@ -142,6 +143,41 @@ def test_foot_search_is_global_on_a_fold() -> None:
     assert feet[0, 1, 0] < -0.85
     assert abs(feet[0, 2, 0]) < 0.05
     assert np.abs(distance).max() < 0.03
+
+
+@pytest.mark.parametrize(("lift", "limit"), [(0.0, 1e-5), (0.05, 1e-5), (0.3, 3e-4)])
+def test_foot_on_raster_against_brute_force(lift: float, limit: float) -> None:
+    """The nearest of all nodes of a 16 times finer lattice, also beyond the border of V.
+
+    Far off the chart, Gauss-Newton may step to and fro across the crease between two cells.
+    """
+    axis = np.linspace(-1.3, 1.3, 665)
+    fine = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
+    spacing = axis[1] - axis[0]
+    rng = np.random.default_rng(5)
+    out, v = np.empty(9), np.empty(2)
+    for raster in _bumps(3, seed=4):
+        tree = cKDTree(_bilinear(raster, fine.T))
+        for start in rng.uniform(-1.2, 1.2, (60, 2)):
+            y = _bilinear(raster, start) + lift * np.array([0.1, -0.2, 1.0])
+            distance, _ = tree.query(y)
+            v[:] = np.clip(y[:2], -1.3, 1.3)
+            distance2 = foot_on_raster(raster, y, v, out, 12)
+            assert np.sqrt(distance2) < distance + limit
+            # A node lies half a spacing off the foot at most.
+            assert np.sqrt(distance2) > distance - spacing
+            assert np.abs(v).max() <= 1.3
+            # What is handed back belongs to the foot that is handed back.
+            np.testing.assert_allclose(out[:3], _bilinear(raster, v), atol=1e-6)
+            assert distance2 == pytest.approx(((y - out[:3]) ** 2).sum(), abs=1e-12)
+            for axis_of_v in range(2):
+                # Bilinear: along one axis within a cell the difference quotient is the derivative.
+                cell = np.clip(np.floor((v + 1) * (RASTER - 1) / 2), 0, RASTER - 2)
+                low, high = v.copy(), v.copy()
+                low[axis_of_v] = cell[axis_of_v] * 2 / (RASTER - 1) - 1 + 1e-4
+                high[axis_of_v] = low[axis_of_v] + 0.06
+                slope = (_bilinear(raster, high) - _bilinear(raster, low)) / 0.06
+                np.testing.assert_allclose(out[3 + 3 * axis_of_v : 6 + 3 * axis_of_v], slope, atol=1e-4)
 
 
 def test_padding_rows_are_zero() -> None:

@@ -72,7 +72,7 @@ def overlap_targets(
 
     Every chart speaks with the weight it has in the blend: (1 - rho^2)^3 * support, with rho the distance
     from its anchor over 0.9 radii; a neighbour times exp(-(t / 0.1)^2), t how far the point lies beside its
-    foot, and times the share of its evidence that it was fitted to, ^4; the chart itself with at least
+    foot, and times the share of its evidence that it was fitted to, squared; the chart itself with at least
     0.01^3. Where support is below a half nobody speaks. Returns targets and the neighbours' share.
     Charts whose anchors are ``reach`` radii or more away are no neighbours. The nearest point is found among
     the nodes of a bilinear refinement of its raster (1/128): off by 1e-2 tangentially, 1e-4 along the normal.
@@ -105,7 +105,7 @@ def overlap_targets(
         beside2 = np.maximum(distance**2 - height**2, 0)
         theirs = _support(np.asarray(atlas.supports[q], np.float64), nodes[foot][:, :2])
         ok = same & (distance < 0.3) & (theirs >= 0.5)
-        authority = (fit[q] / (fit[q] + fresh[q])) ** 4 if fit[q] > 0 else 0.0
+        authority = (fit[q] / (fit[q] + fresh[q])) ** 3 if fit[q] > 0 else 0.0
         b = mu * (1 - rho2[near]) ** 3 * np.exp(-beside2 / 0.1**2) * theirs * authority * ok
         foot_world = nodes[foot] @ rotation[q].T * atlas.scale_m + anchor[q]
         pull[near] += b[:, None] * ((foot_world - anchor[chart]) @ rotation[chart] / atlas.scale_m)
