@@ -281,15 +281,15 @@ class SceneEngine:
     def _extract_tiles(self, surface: SurfaceSnapshot) -> None:
         """Bring the cache up to date at the default resolution; runs in the fit thread.
 
-        While nobody asks, only tiles that have settled: those that a moving sensor changes again with
-        every revision are extracted when somebody does.
+        While nobody asks, only tiles that are new or have settled: those that a moving sensor changes
+        again with every revision are extracted when somebody does.
         """
         signatures = surface.signatures()
         before, self._signatures = self._signatures, signatures
         is_watched = self._priority.was_active_within(_WATCHED_S)
 
         def is_wanted(index: tuple[int, int, int], signature: int) -> bool:
-            return is_watched or before.get(index) == signature
+            return is_watched or before.get(index, signature) == signature
 
         for _ in surface.tiles(cache=self.tile_cache, cancelled=self._is_closing.is_set, is_wanted=is_wanted):
             pass
