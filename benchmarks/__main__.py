@@ -24,6 +24,7 @@ PLAN: tuple[tuple[str, tuple[str, ...], bool], ...] = (
     ("query", (), True),
     ("fit_speed", (), False),
     ("transport_ablation", (), False),
+    ("ablations", (), True),
 )
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -31,6 +33,8 @@ __all__ = ["IngestListener", "OpenedScene", "SceneEngine", "decode_frame", "open
 _LOGGER = logging.getLogger(__name__)
 _OLD_REVISIONS_KEPT = 4
 _WATCHED_S = 30.0
+_BACKLOG_S = 0.5
+_TILES_TO_TIME = 50
 
 
 class IngestListener(Protocol):
@@ -147,6 +151,7 @@ class SceneEngine:
         self.tile_cache = TileCache(options.tile_cache_bytes)
         self._priority = priority
         self._signatures: dict[tuple[int, int, int], int] = {}
+        self._tile_s = 1e-3
         self._is_closing = threading.Event()
         self.failure: StreamdgpError | None = None
         self.closing: StreamdgpError | None = None
@@ -281,18 +286,26 @@ class SceneEngine:
     def _extract_tiles(self, surface: SurfaceSnapshot) -> None:
         """Bring the cache up to date at the default resolution; runs in the fit thread.
 
-        While nobody asks, only tiles that are new or have settled: those that a moving sensor changes
-        again with every revision are extracted when somebody does.
+        While nobody asks, tiles that a moving sensor changes again with every revision are left for the
+        query that comes, as far as it can extract them in a moment.
         """
         signatures = surface.signatures()
         before, self._signatures = self._signatures, signatures
-        is_watched = self._priority.was_active_within(_WATCHED_S)
-
-        def is_wanted(index: tuple[int, int, int], signature: int) -> bool:
-            return is_watched or before.get(index, signature) == signature
-
-        for _ in surface.tiles(cache=self.tile_cache, cancelled=self._is_closing.is_set, is_wanted=is_wanted):
+        unsettled = {index for index, signature in signatures.items() if before.get(index) != signature}
+        if not self._priority.was_active_within(_WATCHED_S):
+            left = set(itertools.islice(unsettled, int(_BACKLOG_S / self._tile_s)))
+        else:
+            left = set()
+        started = time.perf_counter()
+        for _ in surface.tiles(
+            cache=self.tile_cache,
+            cancelled=self._is_closing.is_set,
+            is_wanted=lambda index, _: index not in left,
+        ):
             pass
+        fresh = len(unsettled) - len(left)
+        if fresh > _TILES_TO_TIME:
+            self._tile_s = max((time.perf_counter() - started) / fresh, 1e-5)
 
     def _on_published(self, published: PublishedRevision) -> None:
         self.published = published

@@ -149,7 +149,7 @@ def test_foot_search_is_global_on_a_fold() -> None:
 def test_foot_on_raster_against_brute_force(lift: float, limit: float) -> None:
     """The nearest of all nodes of a 16 times finer lattice, also beyond the border of V.
 
-    Far off the chart, Gauss-Newton may step to and fro across the crease between two cells.
+    Far off the chart, Gauss-Newton may step back and forth across the crease between two cells.
     """
     axis = np.linspace(-1.3, 1.3, 665)
     fine = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
