@@ -19,6 +19,7 @@ _CELLS = DIRTY_CELLS * DIRTY_CELLS
 _BACKED_SHARE = 0.05
 _GROWN_SHARE = 0.3
 _APPEARED_SHARE = 0.08
+_VANISHED_SHARE = 0.5
 
 
 def tangent_frames(normals: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -116,7 +117,8 @@ class Atlas:
 
         A cell counts when it becomes backed or its evidence mass has grown by ``growth`` since the
         last fit. Newly backed cells must be a twelfth of the backed ones, grown cells three tenths: each
-        fit costs the same, and one that changes little is better spent elsewhere.
+        fit costs the same, and one that changes little is better spent elsewhere. One cell that lost half of
+        its evidence to free space suffices: surface has to go.
         """
         fit, fresh = self.columns["fit_mass"][touched], self.columns["fresh_mass"][touched]
         backed = fit > 0
@@ -124,8 +126,9 @@ class Atlas:
         appeared = (~backed & (fresh > _BACKED_SHARE * typical[:, None])).sum(1)
         enough = np.maximum(_APPEARED_SHARE * backed.sum(1), 1)
         grown = (backed & (fit + fresh > growth * fit)).sum(1) > _GROWN_SHARE * backed.sum(1)
+        vanished = (backed & (fit + fresh < _VANISHED_SHARE * fit)).any(1)
         unfitted = self.columns["fits"][touched] == 0
-        return np.sort(touched[(appeared >= enough) | grown | unfitted])
+        return np.sort(touched[(appeared >= enough) | grown | vanished | unfitted])
 
     def store_fit(
         self,

@@ -219,7 +219,7 @@ def survey_touched(
         ox, oy, oz = offset[s, 0] * voxel_m, offset[s, 1] * voxel_m, offset[s, 2] * voxel_m
         noise_m = min(3.0 * np.sqrt(count[s] / max(weight[s], 1e-30)), 2.0 * radius_m)
         # A surfel whose normals cancel is no candidate for an anchor.
-        covered[i] = 0 if length > 0.3 else 1
+        covered[i] = 0 if length > 0.3 and weight[s] > 0.0 else 1
         for m in range(listed):
             c = near[m]
             dot = sx * rotation[c, 0, 2] + sy * rotation[c, 1, 2] + sz * rotation[c, 2, 2]

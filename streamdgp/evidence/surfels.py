@@ -11,6 +11,8 @@ import numpy.typing as npt
 from streamdgp.config import EvidenceConfig
 from streamdgp.errors import InvalidFrameError
 from streamdgp.evidence import kernels
+from streamdgp.evidence.free_space import carve_depth
+from streamdgp.frames.noise import depth_camera_sigma_m
 from streamdgp.frames.orient import OrientedPoints
 
 __all__ = ["SurfelMap", "TouchedSurfels"]
@@ -29,11 +31,12 @@ _COLUMNS: dict[str, tuple[Any, tuple[int, ...]]] = {
 }
 _VIEW_CELL_VOX = 25.0
 _MAX_VOXEL = 2**30
+_MARGIN_VOX = 3.0
 
 
 @dataclass(frozen=True)
 class TouchedSurfels:
-    """Surfels that one frame changed: numbers (K,) int64 in order of first touch, weight gained (K,)."""
+    """Surfels that one frame changed: numbers (K,) int64, weight gained (K,), negative where seen through."""
 
     index: npt.NDArray[np.int64]
     gained: npt.NDArray[np.float64]
@@ -129,7 +132,25 @@ class SurfelMap:
                 self._grow()
         k = int(self._counters[2])
         self._stamp[touched[:k]] = -1
-        return TouchedSurfels(touched[:k].copy(), gained[:k].copy())
+        lost = self._carve(points, frame_index)
+        return TouchedSurfels(
+            np.concatenate([touched[:k], lost.index]), np.concatenate([gained[:k], lost.gained])
+        )
+
+    def _carve(self, points: OrientedPoints, frame_index: int) -> TouchedSurfels:
+        """Take observations from surfels that the frame sees through; their gain is negative."""
+        index, gained, k = np.empty(len(self), np.int64), np.empty(len(self)), 0
+        if points.view is not None and self._config.free_space:
+            view, c = points.view, self.columns
+            k = carve_depth(
+                view.nearest_m, depth_camera_sigma_m(view.nearest_m), view.camera,
+                np.ascontiguousarray(view.world_T_sensor[:3, :3]),
+                np.ascontiguousarray(view.world_T_sensor[:3, 3]),
+                self.voxel_size_m, _MARGIN_VOX * self.voxel_size_m, frame_index, int(self._counters[1]),
+                self.block_keys, self.cells, self.chain, c["weight"], c["offset_vox"], c["normal"],
+                c["count"], c["last_frame"], index, gained,
+            )  # fmt: skip
+        return TouchedSurfels(index[:k].copy(), gained[:k].copy())
 
     def _view_id(self, points: OrientedPoints) -> int:
         """Viewpoint cell on a fixed lattice of 25 voxels; 1 to 2^31 - 1.

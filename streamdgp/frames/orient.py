@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import minimum_filter
 from scipy.spatial import cKDTree
 
 from streamdgp.frames.kernels import world_points
@@ -14,7 +15,20 @@ from streamdgp.frames.noise import depth_camera_sigma_m, lidar_sigma_m
 from streamdgp.frames.normals import organised_normals
 from streamdgp.frames.types import DepthFrame, Frame, PointFrame, RangeImageFrame
 
-__all__ = ["OrientedPoints", "orient"]
+__all__ = ["DepthView", "OrientedPoints", "orient"]
+
+
+@dataclass(frozen=True)
+class DepthView:
+    """What a pinhole camera saw, for free space.
+
+    nearest_m (H, W) float32 least depth of the 5 x 5 pixels around, 0 where the pixel has no return; camera
+    (fx, fy, cx, cy) pixels; world_T_sensor (4, 4).
+    """
+
+    nearest_m: npt.NDArray[np.float32]
+    camera: tuple[float, float, float, float]
+    world_T_sensor: npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -25,7 +39,8 @@ class OrientedPoints:
     incidence_cos (N,) float32 between normal and direction to the sensor,
     color (N, 3) uint8 or None, sensor_origin_m (3,) float64 or None.
     ``spacing_m`` is the median distance between neighbouring measurements, ``noise_m`` the sigma that
-    four in five stay below; ``dropped`` counts measurements that gave no oriented point.
+    four in five stay below; ``dropped`` counts measurements that gave no oriented point;
+    ``view`` is there for depth images.
     """
 
     positions_m: npt.NDArray[np.float64]
@@ -37,6 +52,7 @@ class OrientedPoints:
     spacing_m: float
     noise_m: float
     dropped: int
+    view: DepthView | None = None
 
     def __len__(self) -> int:
         return len(self.positions_m)
@@ -127,10 +143,16 @@ def _orient_depth(frame: DepthFrame, min_cos: float) -> OrientedPoints:
     points = (rays * depth[..., None]).reshape(-1, 3)
     color = None if frame.color is None else frame.color.reshape(-1, 3)
     # The noise model is axial; along the ray it is longer by the same factor as the ray.
-    return _world(
+    oriented = _world(
         frame, points, normals.reshape(-1, 3), sigma.reshape(-1), np.zeros(3), color, spacing, depth.size,
         min_cos,
     )  # fmt: skip
+    nearest = minimum_filter(np.where(depth > 0, depth, np.float32(np.inf)), size=5, mode="nearest")
+    nearest[depth <= 0] = 0
+    return replace(
+        oriented,
+        view=DepthView(nearest, (k.fx, k.fy, k.cx, k.cy), np.asarray(frame.world_T_sensor, np.float64)),
+    )
 
 
 def _orient_range_image(frame: RangeImageFrame, min_cos: float) -> OrientedPoints:
