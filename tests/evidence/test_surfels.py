@@ -204,7 +204,15 @@ def test_far_from_the_origin_is_the_same(shift_voxels: tuple[int, int, int]) -> 
         points = orient(depth_frame(Torus(), pose), 0.1)
         snapped = replace(points, positions_m=np.round(points.positions_m * 2**30) / 2**30)
         origin = np.asarray(snapped.sensor_origin_m)
-        moved = replace(snapped, positions_m=snapped.positions_m + shift, sensor_origin_m=origin + shift)
+        assert snapped.view is not None
+        there = snapped.view.world_T_sensor.copy()
+        there[:3, 3] += shift
+        moved = replace(
+            snapped,
+            positions_m=snapped.positions_m + shift,
+            sensor_origin_m=origin + shift,
+            view=replace(snapped.view, world_T_sensor=there),
+        )
         a, b = near.integrate(snapped, frame), far.integrate(moved, frame)
         assert a.index.tobytes() == b.index.tobytes()
         assert a.gained.tobytes() == b.gained.tobytes()

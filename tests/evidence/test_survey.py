@@ -94,7 +94,7 @@ def _slowly(s: _Scene, touched: Array) -> tuple[Array, Array, Array]:
         noise = min(3 * np.sqrt(c["count"][i] / max(float(c["weight"][i]), 1e-30)), 2 * _RADIUS)
         beyond = np.maximum(np.abs(local[:, 2]) - noise, 0)
         within = (local[:, :2] ** 2).sum(1) + beyond**2 <= _RADIUS**2
-        covered[row] = length <= 0.3 or (beside & (cosine >= _MIN_COS) & within).any()
+        covered[row] = length <= 0.3 or c["weight"][i] <= 0 or (beside & (cosine >= _MIN_COS) & within).any()
     return fresh, flags, covered
 
 
