@@ -40,6 +40,8 @@ class Answer:
     triangles: int
     applied: int
     durable_before: int
+    lag_before: int
+    """Frames durable and not applied two seconds before it was asked."""
     lag: int
     frames: int = 0
     """Frames of the revision."""
@@ -110,6 +112,7 @@ async def _ask_until(
                     len(mesh.triangles),
                     known.applied,
                     acks.at(asked - DURABLE_AGE_S).durable,
+                    acks.at(asked - DURABLE_AGE_S).lag,
                     known.lag,
                 )
             )
@@ -138,7 +141,8 @@ async def _stream_and_ask(
 
 
 def _within_speed(answers: Sequence[Answer]) -> list[Answer]:
-    return [answer for answer in answers if answer.lag <= WITHIN_SPEED_FRAMES]
+    """Answers while the server kept up: no backlog, neither now nor two seconds before."""
+    return [answer for answer in answers if max(answer.lag, answer.lag_before) <= WITHIN_SPEED_FRAMES]
 
 
 def run(limit: int | None, every: int, frames_per_s: float, period_s: float) -> Result:
