@@ -34,8 +34,8 @@ class EvidenceConfig:
     """Smallest cosine between ray and normal that is still used, in [0, 1)."""
     view_mass_cap: float = 32.0
     """One viewpoint adds at most this many observations' weight to a surfel, >= 1."""
-    free_space: bool = True
-    """Depth images take evidence away that they see through."""
+    free_space: bool = False
+    """Depth images take evidence away that they see through; its cost still grows with what is in view."""
 
     def __post_init__(self) -> None:
         _require(isinstance(self.free_space, bool), "free_space true or false", self.free_space)

@@ -15,7 +15,7 @@ from tests.reference.shapes import look_at
 
 _CAMERA = Intrinsics(110.0, 110.0, 47.5, 35.5)
 _WALL_M, _BOX_M, _HALF_M = 1.2, 0.9, 0.12
-_CONFIG = SceneConfig(evidence_voxel_m=0.01, resolution_m=0.01)
+_CONFIG = SceneConfig(evidence_voxel_m=0.01, resolution_m=0.01, evidence=EvidenceConfig(free_space=True))
 
 
 def _frame(k: int, *, has_box: bool, phantoms: int = 0, rng: np.random.Generator) -> DepthFrame:
