@@ -53,7 +53,7 @@ format: $(STAMP) ## Formats the code and mends what ruff can mend.
 pytest: install lint
 	$(BIN)/python -m pytest
 
-bench: $(STAMP) ## Runs all benchmarks; needs the shared data beside the checkout.
+bench: $(STAMP) ## Runs all benchmarks, writes bench-out/summary.md; needs the shared data beside the checkout.
 	$(BIN)/python -m benchmarks
 
 proto: $(PROTO_STAMP) ## Makes the stubs in streamdgp/v1 anew.

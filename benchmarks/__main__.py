@@ -1,7 +1,9 @@
 """All benchmarks one after the other: python -m benchmarks (what ``make bench`` runs).
 
 Each runs in a process of its own, so that none inherits another's memory or native libraries. Their
-figures go to bench-out/NAME.json, the tables together to bench-out/table.md.
+figures go to bench-out/NAME.json, all tables together to bench-out/table.md, and one table over all scenes
+and methods to bench-out/summary.md and summary.json; ``--readme`` puts that one into README.md, where the
+markers say.
 """
 
 from __future__ import annotations
@@ -14,18 +16,27 @@ from pathlib import Path
 import click
 
 from benchmarks.results import markdown, read_result
+from benchmarks.summary import update_readme, write_summary
 
 # Name, arguments, whether it writes its figures with --json (the others only print).
 PLAN: tuple[tuple[str, tuple[str, ...], bool], ...] = (
-    ("room", (), True),
     ("object", ("--check-bench",), True),
+    ("thin", (), True),
+    ("room", (), True),
     ("street", (), True),
+    ("bunny", (), True),
+    ("srb", (), True),
+    ("removed_box", (), True),
+    ("scaling", (), True),
     ("stream", (), True),
     ("query", (), True),
     ("fit_speed", (), False),
     ("transport_ablation", (), False),
     ("ablations", (), True),
+    ("pictures", (), False),
+    ("experiments", (), False),
 )
+_README = Path(__file__).resolve().parents[1] / "README.md"
 
 
 def run_one(name: str, arguments: tuple[str, ...], writes_json: bool, out: Path) -> tuple[bool, str]:
@@ -49,8 +60,13 @@ def run_one(name: str, arguments: tuple[str, ...], writes_json: bool, out: Path)
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("bench-out"), show_default=True
 )
-def main(only: str, out: Path) -> None:
+@click.option("--readme", is_flag=True, help="Only put the summary of the last run into README.md.")
+def main(only: str, out: Path, readme: bool) -> None:
     """Run the benchmarks; exits with 1 when a gate is missed."""
+    if readme:
+        update_readme(_README, out / "summary.json")
+        click.echo(f"{_README.name} holds the figures of {out / 'summary.json'}")
+        return
     wanted = only.split(",") if only else [name for name, _, _ in PLAN]
     unknown = set(wanted) - {name for name, _, _ in PLAN}
     if unknown:
@@ -68,7 +84,8 @@ def main(only: str, out: Path) -> None:
         if not holds:
             missed.append(name)
     (out / "table.md").write_text("\n".join(texts), encoding="utf-8")
-    click.echo(f"figures and {out / 'table.md'} written")
+    rows = write_summary(out)
+    click.echo(f"figures, {out / 'table.md'} and {out / 'summary.md'} ({len(rows)} rows) written")
     if missed:
         raise click.ClickException(f"a gate is missed in {', '.join(missed)}")
 

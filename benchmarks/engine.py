@@ -6,12 +6,17 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+
 from streamdgp.config import SceneConfig
 from streamdgp.frames import DepthFrame, Frame, FrameReport
 from streamdgp.reconstructor import Reconstructor
 from streamdgp.surface import Mesh, weld_tiles
 
-__all__ = ["Reconstruction", "depth_frames", "map_bytes", "reconstruct", "warm_up"]
+__all__ = ["Reconstruction", "depth_frames", "map_bytes", "map_split", "reconstruct", "warm_up"]
+
+# Columns of a chart that say which part of its domain is backed, and by how much.
+_SUPPORT_COLUMNS = ("support", "fit_mass", "fresh_mass")
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,32 @@ def map_bytes(engine: Reconstructor) -> int:
     changes = engine.changes()
     tables = sum(column.nbytes for table in changes.tables.values() for column in table.columns.values())
     return tables + sum(array.nbytes for array in changes.arrays.values())
+
+
+def map_split(engine: Reconstructor) -> dict[str, int]:
+    """Bytes of the map by what they are for.
+
+    ``charts`` (frames, weights, statistics), ``support``, ``evidence`` and ``shared`` (random features)
+    are what is stored, ``map_bytes`` in sum. ``indexes`` (hash tables, grids) and ``rasters`` (charts as
+    they are looked up) are made from it in memory, spare room of growing arrays included.
+    """
+    changes = engine.changes()
+    split = dict.fromkeys(("charts", "support", "evidence", "shared", "indexes", "rasters"), 0)
+    for table, change in changes.tables.items():
+        for name, column in change.columns.items():
+            part = "support" if name in _SUPPORT_COLUMNS else "charts"
+            split["evidence" if table == "surfels" else part] += column.nbytes
+    split["shared"] = sum(array.nbytes for array in changes.arrays.values())
+    inner = engine._map
+    if inner is not None:
+        split["indexes"] = sum(
+            array.nbytes
+            for holder in (vars(inner.evidence), dict(enumerate(inner.atlas.grid)))
+            for array in holder.values()
+            if isinstance(array, np.ndarray)
+        )
+        split["rasters"] = sum(array.nbytes for array in (*inner.atlas.rasters, *inner.atlas.supports))
+    return split
 
 
 def depth_frames(frames: Iterable[Frame]) -> list[DepthFrame]:

@@ -1,28 +1,33 @@
 """Four meshes scanned by a virtual depth camera, where the error is exact: python -m benchmarks.object.
 
-Ours (streamed frame by frame, defaults only), Open3D's TSDF at 4 mm and screened Poisson (depth 8, on
-points thinned to 4 mm) of the same 60 frames. The scans are those of ``bench.py scan``, made by the
-product itself; ``--check-bench`` proves that, and that the scores agree with ``bench.py mesh``.
+Ours (streamed frame by frame, defaults only), Open3D's TSDF at 4 mm and at the voxel of its least error
+(3 mm: ``--sweep-tsdf`` tries 2 to 6), and screened Poisson (depth 8, on points thinned to 4 mm) of the same
+60 frames, each in a process of its own. The paper's network and schedule take half a second a chart, so they
+run on one small scan with few charts, beside all others on the same frames. The scans are those of
+``bench.py scan``, made by the product itself; ``--check-bench`` proves that, and that the scores agree with
+``bench.py mesh``.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 import numpy as np
 
-from benchmarks.engine import depth_frames, map_bytes, reconstruct, warm_up
+from benchmarks.engine import depth_frames
 from benchmarks.inputs import run_bench, shared_data
+from benchmarks.methods import Job, Measured, run_job, summary_row
 from benchmarks.results import Check, Result, Table, conclude, json_option
+from benchmarks.size import SizeRow, size_figures, size_table
 from streamdgp.datasets import open_dataset
 from streamdgp.evaluation import MeshScores, compare_meshes
-from streamdgp.evaluation.baselines import fuse_tsdf, screened_poisson
+from streamdgp.evaluation.baselines import fuse_tsdf
 from streamdgp.frames import DepthFrame
-from streamdgp.meshes import MeshLike, TriangleMesh, read_mesh, write_mesh
+from streamdgp.meshes import MeshLike, TriangleMesh, read_mesh
 from streamdgp.simulate import DepthSensor, simulate_scan
 
 MESHES = ("fandisk", "rocker-arm", "spot", "cow")
@@ -32,6 +37,19 @@ TSDF_F_MARGIN = 0.001
 POISSON_RATIO = {"cow": 1.3}
 POISSON_RATIO_ELSE = 1.0
 AGREEMENT = 0.02
+TSDF_VOXEL_M = 0.004
+TSDF_BEST_VOXEL_M = (
+    0.003  # least mean error over the four meshes, 1.17 mm; 1.21 at 2, 1.23 at 4, 1.35 at 6 mm
+)
+TSDF_SWEEP_M = (0.002, 0.003, 0.004, 0.005, 0.006)
+SMALL_MESH = "spot"
+SMALL_FRAMES = 4
+SMALL_SENSOR = DepthSensor(48, 36, 43.5, max_range_m=100, dropout_share=0)
+SMALL_THRESHOLD_M = 0.02
+_COLUMNS = (
+    *("", "mean mm", "median mm", "p95 mm", "p99 mm", "complete mm", "F at 4 mm", "normals", "manifold"),
+    *("s", "map MB", "peak MB"),
+)
 _BENCH_NAMES = {
     "accuracy_mean_m": ("acc_mean_mm", 1e3),
     "accuracy_median_m": ("acc_median_mm", 1e3),
@@ -57,9 +75,11 @@ class Scan:
         return compare_meshes(mesh, self.truth, threshold_m=THRESHOLD_M, seen_m=self.seen_m)
 
 
-def make_scan(mesh: str, folder: Path, frames: int = 60, seed: int = 7) -> Scan:
-    """Scan one of the shared meshes as ``bench.py scan`` does."""
-    sensor = DepthSensor(dropout_share=0, max_range_m=100)
+def make_scan(
+    mesh: str, folder: Path, frames: int = 60, seed: int = 7, sensor: DepthSensor | None = None
+) -> Scan:
+    """Scan one of the shared meshes, with the sensor of ``bench.py scan`` or another."""
+    sensor = sensor or DepthSensor(dropout_share=0, max_range_m=100)
     made = simulate_scan(shared_data("meshes", f"{mesh}.obj"), folder, sensor, frames, seed)
     images = depth_frames(open_dataset(folder))
     return Scan(folder, images, read_mesh(made.truth), np.load(made.seen))
@@ -69,40 +89,44 @@ def make_scan(mesh: str, folder: Path, frames: int = 60, seed: int = 7) -> Scan:
 class Outcome:
     """One method on one scan."""
 
+    job: Job
+    measured: Measured
     scores: MeshScores
-    seconds: float
-    map_bytes: int
 
 
-def measure(scan: Scan, out: Path | None = None) -> dict[str, Outcome]:
-    """Run the three methods; meshes are written to ``out`` where it is given."""
-    ours = reconstruct(scan.frames)
-    tsdf = fuse_tsdf(scan.frames, 0.004)
-    poisson = screened_poisson(scan.frames, depth=8, voxel_m=0.004)
-    if out is not None:
-        for name, mesh in (("streamdgp", ours.mesh), ("tsdf", tsdf.mesh), ("poisson", poisson.mesh)):
-            write_mesh(out / f"{name}.ply", mesh)
-    tsdf_s = tsdf.seconds_per_frame * tsdf.frame_count + tsdf.extract_s
+def _jobs(folder: Path) -> dict[str, Job]:
+    """The methods by the names of their meshes."""
     return {
-        "streamdgp": Outcome(scan.score(ours.mesh), ours.seconds + ours.mesh_s, map_bytes(ours.engine)),
-        "tsdf": Outcome(scan.score(tsdf.mesh), tsdf_s, tsdf.map_bytes),
-        "poisson": Outcome(scan.score(poisson.mesh), poisson.extract_s, 0),
+        "streamdgp": Job("streamdgp", str(folder)),
+        "tsdf": Job("tsdf", str(folder), TSDF_VOXEL_M),
+        "tsdf-best": Job("tsdf", str(folder), TSDF_BEST_VOXEL_M),
+        "poisson": Job("poisson", str(folder), 0.004),
     }
 
 
-def _row(mesh: str, name: str, outcome: Outcome) -> list[str]:
-    s = outcome.scores
+def measure(scan: Scan, out: Path) -> dict[str, Outcome]:
+    """Run all methods; their meshes are written to ``out``."""
+    found = {}
+    for name, job in _jobs(scan.folder).items():
+        measured = run_job(job, out / f"{name}.ply")
+        found[name] = Outcome(job, measured, scan.score(measured.mesh))
+    return found
+
+
+def _row(mesh: str, outcome: Outcome) -> list[str]:
+    s, took = outcome.scores, outcome.measured
     lengths = (
         *(s.accuracy_mean_m, s.accuracy_median_m, s.accuracy_p95_m, s.accuracy_p99_m, s.completeness_mean_m),
     )
     return [
-        f"{mesh} {name}",
+        f"{mesh} {outcome.job.label}",
         *(f"{1e3 * length:.3f}" for length in lengths),
         f"{s.f_score:.4f}",
         f"{s.normal_consistency:.3f}",
         "yes" if s.edge_manifold else "no",
-        f"{outcome.seconds:.1f}",
-        f"{outcome.map_bytes / 1e6:.0f}" if outcome.map_bytes else "-",
+        f"{took.total_s:.1f}",
+        f"{took.map_bytes / 1e6:.0f}" if took.map_bytes else "-",
+        f"{took.peak_mb:.0f}",
     ]
 
 
@@ -146,27 +170,93 @@ def check_bench(mesh: str, scan: Scan, found: dict[str, Outcome], out: Path) -> 
     return checks
 
 
-def run(meshes: tuple[str, ...] = MESHES, frames: int = 60, seed: int = 7, check: bool = False) -> Result:
-    """All meshes."""
-    rows, checks, figures = [], [], {}
+def _sweep_tsdf(meshes: Sequence[str], frames: int, seed: int) -> Table:
+    """The TSDF's mean error by its voxel, and its bytes."""
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="streamdgp-sweep-") as scratch:
+        for mesh in meshes:
+            scan = make_scan(mesh, Path(scratch) / mesh, frames, seed)
+            cells = []
+            for voxel_m in TSDF_SWEEP_M:
+                made = fuse_tsdf(scan.frames, voxel_m)
+                mean_m = scan.score(made.mesh).accuracy_mean_m
+                cells.append(f"{1e3 * mean_m:.3f} ({made.map_bytes / 1e6:.0f} MB)")
+            rows.append([mesh, *cells])
+    columns = ["", *(f"{1e3 * voxel_m:g} mm" for voxel_m in TSDF_SWEEP_M)]
+    return Table("Open3D TSDF: mean error in mm by the edge of a voxel", columns, rows)
+
+
+def run_small(out: Path) -> tuple[Table, list[dict[str, float | str | None]]]:
+    """A scan small enough for the paper's network and schedule, with every method."""
+    scan = make_scan(SMALL_MESH, out / "scan", SMALL_FRAMES, sensor=SMALL_SENSOR)
+    voxel_m = 0.03
+    jobs = (
+        Job("streamdgp", str(scan.folder)),
+        Job("paper", str(scan.folder)),
+        Job("tsdf", str(scan.folder), voxel_m, min_weight=1),
+        Job("poisson", str(scan.folder), voxel_m, depth=6),
+    )
+    rows, summary = [], []
+    size = f"{SMALL_SENSOR.width}x{SMALL_SENSOR.height}"
+    name = f"{SMALL_MESH}, {SMALL_FRAMES} frames of {size}"
+    for k, job in enumerate(jobs):
+        took = run_job(job, out / f"{k}.ply")
+        s = compare_meshes(took.mesh, scan.truth, threshold_m=SMALL_THRESHOLD_M, seen_m=scan.seen_m)
+        lengths = (s.accuracy_mean_m, s.accuracy_median_m, s.accuracy_p95_m, s.accuracy_p99_m)
+        rows.append(
+            [
+                job.label,
+                *(f"{1e3 * length:.2f}" for length in lengths),
+                f"{s.f_score:.3f}",
+                f"{s.normal_consistency:.3f}",
+                str(took.chart_count) if took.chart_count else "-",
+                f"{took.total_s:.2f}",
+                f"{took.map_bytes / 1e6:.2f}" if took.map_bytes else "-",
+                f"{took.peak_mb:.0f}",
+            ]
+        )
+        summary.append(summary_row(name, job, took, s))
+    columns = ["", "mean mm", "median mm", "p95 mm", "p99 mm", f"F at {1e3 * SMALL_THRESHOLD_M:g} mm"]
+    title = f"{name}: few enough charts for the paper's network and schedule"
+    return Table(title, [*columns, "normals", "charts", "s", "map MB", "peak MB"], rows), summary
+
+
+def run(
+    meshes: tuple[str, ...] = MESHES,
+    frames: int = 60,
+    seed: int = 7,
+    check: bool = False,
+    parts: Sequence[str] = ("meshes", "paper"),
+) -> Result:
+    """All meshes, and the small scan."""
+    rows, checks, figures, sizes = [], [], {}, []
+    tables: list[Table] = []
+    summary: list[dict[str, float | str | None]] = []
     with tempfile.TemporaryDirectory(prefix="streamdgp-object-") as scratch:
-        for k, mesh in enumerate(meshes):
+        for mesh in meshes if "meshes" in parts else ():
             out = Path(scratch) / mesh
             scan = make_scan(mesh, out / "scan", frames, seed)
-            if k == 0:
-                warm_up(scan.frames[:2])
-            found = measure(scan, out if check else None)
-            rows += [_row(mesh, name, outcome) for name, outcome in found.items()]
+            found = measure(scan, out)
+            rows += [_row(mesh, outcome) for outcome in found.values()]
+            summary += [summary_row(mesh, o.job, o.measured, o.scores) for o in found.values()]
             checks += _checks(mesh, found)
             if check:
                 checks += check_bench(mesh, scan, found, out)
-            figures[mesh] = {name: dataclasses.asdict(outcome) for name, outcome in found.items()}
-    columns = [
-        *("", "mean mm", "median mm", "p95 mm", "p99 mm", "complete mm", "F at 4 mm", "normals", "manifold"),
-        *("s", "map MB"),
-    ]
-    title = f"virtual scans, {frames} frames of 320 x 240, seed {seed}; completeness and F over what was seen"
-    return Result("Object", [Table(title, columns, rows)], checks, [], figures)
+            size = SizeRow(mesh, found["streamdgp"].measured, found["tsdf-best"].measured, TSDF_BEST_VOXEL_M)
+            sizes.append(size)
+            figures[mesh] = {name: outcome.scores.as_dict() for name, outcome in found.items()}
+            figures[mesh]["size"] = size_figures(size)
+        if sizes:
+            title = f"virtual scans, {frames} frames of 320 x 240, seed {seed}"
+            tables = [
+                Table(f"{title}; completeness and F over what was seen", _COLUMNS, rows),
+                size_table(sizes),
+            ]
+        if "paper" in parts:
+            table, more = run_small(Path(scratch) / "small")
+            tables.append(table)
+            summary += more
+    return Result("Object", tables, checks, [], {**figures, "summary": summary})
 
 
 @click.command(epilog="Example: python -m benchmarks.object --meshes cow,spot")
@@ -174,10 +264,24 @@ def run(meshes: tuple[str, ...] = MESHES, frames: int = 60, seed: int = 7, check
 @click.option("--frames", default=60, show_default=True)
 @click.option("--seed", default=7, show_default=True)
 @click.option("--check-bench", is_flag=True, help="Also compare scans and scores with the tool bench.py.")
+@click.option("--sweep-tsdf", is_flag=True, help="Only look for the voxel of the TSDF's least error.")
+@click.option("--parts", default="meshes,paper", show_default=True, help="Which of them, by commas.")
 @json_option
-def main(meshes: str, frames: int, seed: int, check_bench: bool, json_path: Path | None) -> None:
-    """Reconstruct virtual scans three ways and compare with the truth."""
-    conclude(run(tuple(meshes.split(",")), frames, seed, check_bench), json_path)
+def main(
+    meshes: str,
+    frames: int,
+    seed: int,
+    check_bench: bool,
+    sweep_tsdf: bool,
+    parts: str,
+    json_path: Path | None,
+) -> None:
+    """Reconstruct virtual scans every way and compare with the truth."""
+    names = tuple(meshes.split(","))
+    if sweep_tsdf:
+        conclude(Result("TSDF voxel", [_sweep_tsdf(names, frames, seed)]), json_path)
+        return
+    conclude(run(names, frames, seed, check_bench, parts.split(",")), json_path)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from rich.table import Table as RichTable
 
 __all__ = ["Check", "Result", "Table", "conclude", "json_option", "markdown", "read_result"]
 
-_WIDTH = 160  # tables are wide; a narrow terminal wraps them
+_WIDTH = 200  # tables are wide; a narrow terminal wraps them
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,32 @@
 """A real room: every 5th frame in, frames in between predicted: python -m benchmarks.room.
 
-Rays of frames that were held back are cast at our surface and at Open3D's TSDF (1 cm) of the same
-input; both are judged over the same pixels, and a miss counts as an infinite error.
+Rays of frames that were held back are cast at our surface, at Open3D's TSDF (1 cm) and at screened Poisson
+(trimmed to where points are, for it closes everything) of the same input; all are judged over the same
+pixels, and a miss counts as an infinite error.
 """
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import click
+import numpy as np
 
-from benchmarks.engine import depth_frames, map_bytes, reconstruct, warm_up
+from benchmarks.engine import depth_frames
 from benchmarks.inputs import shared_data
+from benchmarks.methods import Job, Measured, run_job, summary_row
 from benchmarks.results import Check, Result, Table, conclude, json_option
+from benchmarks.size import SizeRow, size_figures, size_table
 from streamdgp.datasets import open_dataset
 from streamdgp.evaluation import DepthScores, compare_depth
-from streamdgp.evaluation.baselines import fuse_tsdf
+from streamdgp.frames import DepthFrame
+from streamdgp.meshes import MeshLike, RayScene
 
 MAX_DEPTH_M = 4.0
 TSDF_VOXEL_M = 0.01
+POISSON_DEPTH = 9
 MEDIAN_RATIO = 1.10
 COVERAGE_RATIO = 0.97
 HELD_BACK_COUNT = 12
@@ -32,51 +40,96 @@ def held_back_frames(frame_count: int, every: int, count: int) -> list[int]:
 
 
 def run(every: int = 5, limit: int | None = None, held_back: int = HELD_BACK_COUNT) -> Result:
-    """Reconstruct the kitchen both ways and compare."""
-    scan = open_dataset(shared_data("rgbd-kitchen"), max_range_m=MAX_DEPTH_M)
+    """Reconstruct the kitchen every way and compare."""
+    folder = shared_data("rgbd-kitchen")
+    scan = open_dataset(folder, max_range_m=MAX_DEPTH_M)
     frame_count = len(scan) if limit is None else min(len(scan), limit)
-    given = depth_frames(scan.read(k) for k in range(0, frame_count, every))
-    warm_up(given[:2])
-    ours = reconstruct(given)
-    tsdf = fuse_tsdf(given, TSDF_VOXEL_M, max_depth_m=MAX_DEPTH_M)
+    common: dict[str, Any] = {"every": every, "limit": limit, "max_range_m": MAX_DEPTH_M}
+    jobs = {
+        "ours": Job("streamdgp", str(folder), **common),
+        "tsdf": Job("tsdf", str(folder), TSDF_VOXEL_M, **common),
+        "poisson": Job("poisson", str(folder), TSDF_VOXEL_M, depth=POISSON_DEPTH, trim_vox=3.0, **common),
+    }
     numbers = held_back_frames(frame_count, every, held_back)
-    scores = compare_depth(
-        {"ours": ours.mesh, "tsdf": tsdf.mesh},
-        depth_frames(scan.read(k) for k in numbers),
-        max_depth_m=MAX_DEPTH_M,
-    )
+    others = depth_frames(scan.read(k) for k in numbers)
+    with tempfile.TemporaryDirectory(prefix="streamdgp-room-") as scratch:
+        took = {name: run_job(job, Path(scratch) / f"{name}.ply") for name, job in jobs.items()}
+        meshes: dict[str, MeshLike] = {name: one.mesh for name, one in took.items()}
+    scores = compare_depth(meshes, others, max_depth_m=MAX_DEPTH_M)
     mine, theirs = scores["ours"], scores["tsdf"]
-    rows = [
-        ["streamdgp", *_row(mine), f"{ours.ms_per_frame:.0f}", f"{map_bytes(ours.engine) / 1e6:.0f}"],
-        ["TSDF 1 cm", *_row(theirs), f"{1e3 * tsdf.seconds_per_frame:.0f}", f"{tsdf.map_bytes / 1e6:.0f}"],
-    ]
+    rows, summary = [], []
+    for name, job in jobs.items():
+        found, far_m = scores[name], _percentiles_m(meshes[name], others)
+        rows.append([job.label, *_row(found, far_m), *_cost(took[name])])
+        summary.append(
+            summary_row(
+                "room, held-back depth",
+                job,
+                took[name],
+                None,
+                mean_mm=1e3 * found.mean_of_hits_m,
+                median_mm=1e3 * found.median_m,
+                p95_mm=1e3 * far_m[0],
+                p99_mm=1e3 * far_m[1],
+                completeness=found.coverage,
+            )
+        )
     columns = [
-        *("", "median mm", "mean of hits mm", "within 2 cm", "early 5 cm", "late 5 cm", "coverage"),
-        *("ms per frame", "map MB"),
+        *("", "median mm", "mean of hits mm", "p95 mm", "p99 mm", "within 2 cm", "early 5 cm", "late 5 cm"),
+        *("coverage", "ms per frame", "s", "map MB", "peak MB"),
     ]
-    title = f"rgbd-kitchen, {len(given)} frames in, {len(numbers)} held back, {mine.pixel_count} pixels"
+    ours = took["ours"]
+    size = SizeRow("room", ours, took["tsdf"], TSDF_VOXEL_M)
+    title = (
+        f"rgbd-kitchen, {ours.frame_count} frames in, {len(numbers)} held back, {mine.pixel_count} pixels;"
+        " a miss counts as an infinite error"
+    )
     return Result(
         "Room",
-        [Table(title, columns, rows)],
+        [Table(title, columns, rows), size_table([size])],
         [
             Check("gate", "median error / TSDF's", mine.median_m / theirs.median_m, MEDIAN_RATIO),
             Check("gate", "coverage / TSDF's", mine.coverage / theirs.coverage, COVERAGE_RATIO, False),
         ],
-        [f"{ours.engine.chart_count} charts, mesh in {ours.mesh_s:.1f} s, held back: {numbers}"],
+        [f"{ours.chart_count} charts, mesh in {ours.extract_s:.1f} s, held back: {numbers}"],
         {
-            "ours": mine.as_dict(),
-            "tsdf": theirs.as_dict(),
+            **{name: one.as_dict() for name, one in scores.items()},
             "ms_per_frame": ours.ms_per_frame,
-            "config": ours.engine.config.to_dict(),
+            "config": ours.config,
+            "size": size_figures(size),
+            "summary": summary,
         },
     )
 
 
-def _row(scores: DepthScores) -> list[str]:
+def _percentiles_m(mesh: MeshLike, frames: list[DepthFrame]) -> tuple[float, float]:
+    """95th and 99th percentile of the error over the pixels that ``compare_depth`` looks at."""
+    scene, errors = RayScene(mesh), []
+    for frame in frames:
+        k, pose = frame.intrinsics, frame.world_T_sensor
+        depth = frame.depth_m[::2, ::2]
+        v, u = np.nonzero((depth > 0.4) & (depth < MAX_DEPTH_M))
+        rays = np.stack([(2 * u - k.cx) / k.fx, (2 * v - k.cy) / k.fy, np.ones(len(u))], axis=-1)
+        errors.append(np.abs(scene.cast(pose[:3, 3], rays @ pose[:3, :3].T).t - depth[v, u]))
+    p95, p99 = (float(x) for x in np.quantile(np.concatenate(errors), [0.95, 0.99], method="higher"))
+    return p95, p99
+
+
+def _cost(took: Measured) -> list[str]:
+    return [
+        "-" if took.ms_per_frame is None else f"{took.ms_per_frame:.0f}",
+        f"{took.total_s:.1f}",
+        "-" if took.map_bytes is None else f"{took.map_bytes / 1e6:.1f}",
+        f"{took.peak_mb:.0f}",
+    ]
+
+
+def _row(scores: DepthScores, far_m: tuple[float, float]) -> list[str]:
     shares = (scores.within_2cm, scores.early_5cm, scores.late_5cm)
     return [
         f"{1e3 * scores.median_m:.2f}",
         f"{1e3 * scores.mean_of_hits_m:.1f}",
+        *(f"{1e3 * value:.0f}" for value in far_m),
         *(f"{100 * share:.1f} %" for share in shares),
         f"{scores.coverage:.3f}",
     ]

@@ -34,8 +34,8 @@ class EvidenceConfig:
     """Smallest cosine between ray and normal that is still used, in [0, 1)."""
     view_mass_cap: float = 32.0
     """One viewpoint adds at most this many observations' weight to a surfel, >= 1."""
-    free_space: bool = False
-    """Depth images take evidence away that they see through; its cost still grows with what is in view."""
+    free_space: bool = True
+    """Depth images and LiDAR scans take evidence and support away that they see through."""
 
     def __post_init__(self) -> None:
         _require(isinstance(self.free_space, bool), "free_space true or false", self.free_space)
@@ -51,19 +51,22 @@ class EvidenceConfig:
 class FitConfig:
     """How a chart is fitted."""
 
-    width: int = 64
-    """Hidden features per layer, 4 to 1024."""
+    width: int = 256
+    """Random hidden features per layer, shared by all charts, 4 to 1024."""
+    features: int = 30
+    """How many combinations of them a chart weighs at most, the smoothest, 1 to 64."""
     max_samples: int = 256
     """Evidence rows per chart after binning, 64 to 4096."""
     transport_samples: int = 64
     """Parameter samples of the optimal-transport step, 16 to 256."""
-    gcv_gamma: float = 1.2
-    """Cost of a degree of freedom in generalised cross-validation, >= 1."""
-    refit_growth: float = 1.5
-    """A cell's evidence mass must grow by this factor before its chart is refitted, > 1."""
+    smoothness: float = 1.3
+    """What a degree of freedom costs when the ridge is chosen, >= 0.5; 1: marginal likelihood as it is."""
+    refit_growth: float = 1.2
+    """By what factor a cell's evidence mass must grow before a chart of many fits is refitted, > 1."""
 
     def __post_init__(self) -> None:
         _require(_whole(self.width) and 4 <= self.width <= 1024, "width in 4..1024", self.width)
+        _require(_whole(self.features) and 1 <= self.features <= 64, "features in 1..64", self.features)
         _require(
             _whole(self.max_samples) and 64 <= self.max_samples <= 4096,
             "max_samples in 64..4096",
@@ -74,7 +77,9 @@ class FitConfig:
             "transport_samples in 16..256",
             self.transport_samples,
         )
-        _require(math.isfinite(self.gcv_gamma) and self.gcv_gamma >= 1, "gcv_gamma >= 1", self.gcv_gamma)
+        _require(
+            math.isfinite(self.smoothness) and self.smoothness >= 0.5, "smoothness >= 0.5", self.smoothness
+        )
         _require(
             math.isfinite(self.refit_growth) and self.refit_growth > 1, "refit_growth > 1", self.refit_growth
         )

@@ -20,7 +20,7 @@ from streamdgp.config import SceneConfig
 from streamdgp.consistency.sweep import make_consistent
 from streamdgp.errors import StorageError
 from streamdgp.evidence.patches import DIRTY_CELLS, SUPPORT_CELLS, gather_patches, survey_touched
-from streamdgp.evidence.surfels import SurfelMap, TouchedSurfels
+from streamdgp.evidence.surfels import FREE_MARGIN_VOX, SurfelMap, TouchedSurfels
 from streamdgp.fitting.batches import fit_in_batches, map_batches, rasters_of
 from streamdgp.fitting.regimes import make_regime
 from streamdgp.fitting.types import Regime
@@ -116,6 +116,8 @@ class Reconstructor:
         new = self._add_anchors(m, uncovered)
         clock.lap("anchors")
         seen = np.concatenate([seen, new])
+        opened = self._see_through(m, points, index)
+        clock.lap("free space")
         dirty = m.atlas.dirty(seen, m.config.fit.refit_growth)
         patches = self._gather(m, dirty)
         clock.lap("gather")
@@ -125,7 +127,7 @@ class Reconstructor:
         make_consistent(m.atlas, m.regime, dirty, m.config.consistency)
         clock.lap("consistency")
         m.changed_surfels.append(touched.index)
-        m.changed_charts.append(seen)
+        m.changed_charts.append(np.concatenate([seen, opened]))
         return FrameReport(
             index,
             points=len(points),
@@ -210,9 +212,16 @@ class Reconstructor:
         covered = np.empty(len(touched.index), np.uint8)
         survey_touched(
             touched.index, touched.gained, a["anchor"], a["rotation"], m.atlas.radius_m, m.scale_m, m.min_cos,
-            m.evidence.voxel_size_m, m.evidence.look_up, m.atlas.grid, a["fresh_mass"], flags, covered,
+            m.evidence.voxel_size_m, m.evidence.look_up, m.atlas.grid, a["fresh_mass"], a["hits"],
+            a["passes"], flags, covered,
         )  # fmt: skip
         return np.flatnonzero(flags), touched.index[covered == 0]
+
+    def _see_through(self, m: _Map, points: OrientedPoints, index: int) -> npt.NDArray[np.int64]:
+        """Charts that lost support because the frame saw through them."""
+        if points.view is None or not m.config.evidence.free_space:
+            return np.zeros(0, np.int64)
+        return m.atlas.see_through(points.view, FREE_MARGIN_VOX * m.evidence.voxel_size_m, index)
 
     def _gather(self, m: _Map, charts: npt.NDArray[np.int64]) -> _Patches:
         k, n = len(charts), m.config.fit.max_samples
@@ -266,7 +275,7 @@ class Reconstructor:
             m.atlas.store_weights(charts[group], fit.parameters, fit.rasters)
             m.atlas.columns["residual"][charts[group]] = fit.residual
             m.atlas.columns["ridge"][charts[group]] = fit.ridge
-        m.atlas.store_fit(charts, patches.observations, patches.mass, cold, frame_index)
+        m.atlas.store_fit(charts, patches.observations, patches.mass, cold, frame_index, m.evidence)
 
     # --- commits ---------------------------------------------------------------------------------
 
@@ -290,6 +299,9 @@ class Reconstructor:
             "surfels": TableChange(
                 {k: evidence.column(k) for k in evidence.columns}, _union(m.changed_surfels, len(evidence))
             ),
+            "blocks": TableChange(
+                {"passes": evidence.passes[: evidence.block_count]}, evidence.blocks_with_new_passes
+            ),
         }
         return AtlasChanges(tables, m.regime.shared_arrays(), metadata)
 
@@ -298,6 +310,7 @@ class Reconstructor:
         if self._map is not None:
             self._map.changed_charts.clear()
             self._map.changed_surfels.clear()
+            self._map.evidence.forget_new_passes()
 
     @classmethod
     def restore(cls, state: AtlasState, device: torch.device | str = "cpu") -> Reconstructor:
@@ -325,7 +338,12 @@ class Reconstructor:
                     "different values",
                     "Another version of the random features wrote the atlas; reconstruct it from its log.",
                 )
-        m.evidence = SurfelMap.restore(m.evidence.voxel_size_m, self.config.evidence, state.tables["surfels"])
+        m.evidence = SurfelMap.restore(
+            m.evidence.voxel_size_m,
+            self.config.evidence,
+            state.tables["surfels"],
+            state.tables["blocks"]["passes"],
+        )
         m.atlas = Atlas.restore(m.atlas.radius_m, m.scale_m, state.tables["charts"])
         parameters = torch.from_numpy(m.atlas.column("parameters").copy()).to(self.device)
         for chart, raster in enumerate(rasters_of(m.regime, parameters)):

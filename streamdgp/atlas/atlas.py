@@ -9,8 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from streamdgp.atlas.addressed import AddressedArrays
-from streamdgp.atlas.support import support_masks
+from streamdgp.atlas.free_cells import count_passes, inherit_passes
+from streamdgp.atlas.support import closed_cells, support_masks
+from streamdgp.evidence.free_space import farthest_per_tile
 from streamdgp.evidence.patches import DIRTY_CELLS, SUPPORT_CELLS
+from streamdgp.evidence.surfels import SurfelMap
+from streamdgp.frames.view import SensorView
+from streamdgp.parts import in_parts
 from streamdgp.sampling.anchors import insert_chart
 
 __all__ = ["Atlas", "tangent_frames"]
@@ -18,6 +23,7 @@ __all__ = ["Atlas", "tangent_frames"]
 _CELLS = DIRTY_CELLS * DIRTY_CELLS
 _BACKED_SHARE = 0.05
 _GROWN_SHARE = 0.3
+_FIRST_GROWTH = 2.0
 _APPEARED_SHARE = 0.08
 _VANISHED_SHARE = 0.5
 
@@ -40,9 +46,10 @@ class Atlas:
     """Charts of one scene. Numbers are given in order of creation and never reused.
 
     Columns: anchor (3,) float64 m; rotation (3, 3) float64 (columns: tangents, normal);
-    parameters (P,) float32; support (16, 16) uint8; fit_mass and fresh_mass (64,) float32, evidence
-    weight per cell at and since the last fit; residual, ridge float32; backed_at_cold int32, cells
-    backed at the last cold fit; version, created, fits int32.
+    parameters (P,) float32; support (16, 16) uint8, how far each cell is surface in 255ths; hits and
+    passes (16, 16) uint8, what was seen there and what went through; fit_mass and fresh_mass (64,)
+    float32, evidence weight per cell at and since the last fit; residual, ridge float32;
+    backed_at_cold int32, cells backed at the last cold fit; version, created, fits int32.
     """
 
     def __init__(self, radius_m: float, scale_m: float, parameter_count: int) -> None:
@@ -53,6 +60,8 @@ class Atlas:
             "rotation": np.zeros((0, 3, 3)),
             "parameters": np.zeros((0, parameter_count), np.float32),
             "support": np.zeros((0, SUPPORT_CELLS, SUPPORT_CELLS), np.uint8),
+            "hits": np.zeros((0, SUPPORT_CELLS, SUPPORT_CELLS), np.uint8),
+            "passes": np.zeros((0, SUPPORT_CELLS, SUPPORT_CELLS), np.uint8),
             "fit_mass": np.zeros((0, _CELLS), np.float32),
             "fresh_mass": np.zeros((0, _CELLS), np.float32),
             "residual": np.zeros(0, np.float32),
@@ -115,17 +124,21 @@ class Atlas:
     def dirty(self, touched: npt.NDArray[np.int64], growth: float) -> npt.NDArray[np.int64]:
         """Of the touched charts, those whose evidence changed enough to be fitted again.
 
-        A cell counts when it becomes backed or its evidence mass has grown by ``growth`` since the
-        last fit. Newly backed cells must be a twelfth of the backed ones, grown cells three tenths: each
-        fit costs the same, and one that changes little is better spent elsewhere. One cell that lost half of
-        its evidence to free space suffices: surface has to go.
+        A cell counts when it becomes backed or its evidence mass has grown enough since the last fit: to
+        twice after the first fit, by less later, by ``growth`` in the end. Early fits are soon outdated
+        anyway; late ones decide how much of the evidence the surface shows. Newly backed cells must be a
+        twelfth of the backed ones, grown cells three tenths: each fit costs the same, and one that changes
+        little is better spent elsewhere. One cell that lost half of its evidence to free space suffices:
+        surface has to go.
         """
         fit, fresh = self.columns["fit_mass"][touched], self.columns["fresh_mass"][touched]
         backed = fit > 0
         typical = fit.sum(1) / np.maximum(backed.sum(1), 1)
         appeared = (~backed & (fresh > _BACKED_SHARE * typical[:, None])).sum(1)
         enough = np.maximum(_APPEARED_SHARE * backed.sum(1), 1)
-        grown = (backed & (fit + fresh > growth * fit)).sum(1) > _GROWN_SHARE * backed.sum(1)
+        fits = np.maximum(self.columns["fits"][touched], 1)[:, None]
+        asked = growth + max(_FIRST_GROWTH - growth, 0.0) / fits
+        grown = (backed & (fit + fresh > asked * fit)).sum(1) > _GROWN_SHARE * backed.sum(1)
         vanished = (backed & (fit + fresh < _VANISHED_SHARE * fit)).any(1)
         unfitted = self.columns["fits"][touched] == 0
         return np.sort(touched[(appeared >= enough) | grown | vanished | unfitted])
@@ -137,17 +150,59 @@ class Atlas:
         mass: npt.NDArray[np.float32],
         cold: npt.NDArray[np.bool_],
         frame_index: int,
+        evidence: SurfelMap,
     ) -> None:
-        """Record what evidence the charts were fitted to."""
+        """Record what evidence the charts were fitted to; to be called after ``store_weights``."""
         c = self.columns
-        c["support"][charts] = support_masks(observations)
+        # What was counted stands where there still is evidence. A cell that had none lay anywhere; now it
+        # has a place, and takes what the evidence remembers of it.
+        backed = observations > 0
+        settled = closed_cells(backed)
+        was_anywhere = (c["support"][charts] == 0) & (c["passes"][charts] == 0)
+        c["hits"][charts] = np.where(backed, np.maximum(c["hits"][charts], 1), 0)
+        c["passes"][charts] *= settled
+        inherit_passes(
+            charts, settled & was_anywhere, c["anchor"], c["rotation"], self.scale_m,
+            self.rasters.addresses(charts), evidence.voxel_size_m, evidence.table, evidence.block_keys,
+            evidence.passes, c["passes"],
+        )  # fmt: skip
         c["fit_mass"][charts] = mass
         c["fresh_mass"][charts] = 0
         c["fits"][charts] += 1
         c["version"][charts] = frame_index
         c["backed_at_cold"][charts[cold]] = (mass[cold] > 0).sum(1)
-        for chart in charts:
-            self.supports[chart] = c["support"][chart].astype(np.float32)
+        self._show_support(charts)
+
+    def see_through(self, view: SensorView, margin_m: float, frame_index: int) -> npt.NDArray[np.int64]:
+        """Count what a view passes through, and take support away; return the charts that it changes."""
+        c, k = self.columns, self._count
+        is_counted, shrinks = np.zeros(k, np.uint8), np.zeros(k, np.uint8)
+        addresses = np.where(c["fits"][:k] > 0, self.rasters.addresses(np.arange(k)), 0)
+        far = farthest_per_tile(view.seen_m)
+
+        def judge(begin: int, end: int) -> None:
+            count_passes(
+                begin, end, frame_index, view.seen_m, far, view.is_pinhole, view.camera, view.window,
+                view.noise, view.rotation, view.origin_m, margin_m, self.scale_m, c["anchor"], c["rotation"],
+                addresses, c["support"], c["hits"], c["passes"], is_counted, shrinks,
+            )  # fmt: skip
+
+        in_parts(judge, k)
+        shrunk = np.flatnonzero(shrinks)
+        c["version"][shrunk] = frame_index
+        self._show_support(shrunk)
+        return np.flatnonzero(is_counted)
+
+    def _show_support(self, charts: npt.NDArray[np.int64]) -> None:
+        """Make the supports of charts anew; old ones stay untouched for the snapshots that hold them."""
+        c = self.columns
+        c["support"][charts] = support_masks(c["hits"][charts], c["passes"][charts])
+        self._publish_support(charts)
+
+    def _publish_support(self, charts: npt.NDArray[np.int64]) -> None:
+        shown = self.columns["support"][charts].astype(np.float32) / np.float32(255)
+        for row, chart in enumerate(charts):
+            self.supports[chart] = shown[row]
 
     def store_weights(
         self,
@@ -180,5 +235,6 @@ class Atlas:
         for chart in range(count):
             insert_chart(chart, atlas.columns["anchor"], scale_m, atlas.grid)
         atlas.rasters.extend([np.zeros((0,), np.float32)] * count)
-        atlas.supports.extend(s.astype(np.float32) for s in columns["support"])
+        atlas.supports.extend([np.zeros((0,), np.float32)] * count)
+        atlas._publish_support(np.arange(count))
         return atlas

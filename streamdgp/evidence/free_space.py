@@ -1,66 +1,138 @@
 """Free space: evidence that rays pass through loses its weight.
 
-Every return says that nothing stands between the sensor and it. A surfel that lies in front of all
+Every return says that nothing stands between the sensor and it. A surfel that lies in front of the
 returns around its pixel, by more than noise and a few voxels explain, was a flying pixel, a ghost of
-something that moved, or the other wall of a pose error: it loses observations, a fifth of those it has
-and one more, each time it is seen through, and is gone when none is left. What stays is a majority vote
-that forgets: a surface observed a hundred times is gone after some thirty frames that see through it.
+something that moved, or the other wall of a pose error. Passes in a row count ever more: what is not seen
+any more loses all its observations within some fifteen frames that see through it, whereas an edge that
+wanders with the pose is now seen and now seen through, and stays for the charts to judge
+(``streamdgp.atlas.free_cells``).
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numba import njit
 
-__all__ = ["carve_depth"]
+from streamdgp.evidence.kernels import find_block
 
-_LEAST_INCIDENCE = 0.25
+__all__ = [
+    "JUDGED_EVERY",
+    "carve",
+    "farthest_per_tile",
+    "is_hidden",
+    "least_around",
+    "passes_at",
+    "project",
+]
 
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _is_seen_through(
-    x: float,
-    y: float,
-    z: float,
-    normal: Any,
-    nearest: Any,
-    sigma: Any,
-    camera: Any,
-    rotation: Any,
-    margin_m: float,
-) -> bool:
-    """Whether all returns around the pixel of a point (x, y, z), seen from the camera, lie behind it."""
-    fx, fy, cx, cy = camera
-    zc = x * rotation[0, 2] + y * rotation[1, 2] + z * rotation[2, 2]
-    if not zc > 0.0:
-        return False
-    xc = x * rotation[0, 0] + y * rotation[1, 0] + z * rotation[2, 0]
-    yc = x * rotation[0, 1] + y * rotation[1, 1] + z * rotation[2, 1]
-    u, v = fx * xc / zc + cx + 0.5, fy * yc / zc + cy + 0.5
-    if not (u >= 0.0 and v >= 0.0 and u < nearest.shape[1] and v < nearest.shape[0]):
-        return False
-    i, j = int(v), int(u)
-    if nearest[i, j] <= 0.0 or zc >= nearest[i, j] - margin_m - 3.0 * sigma[i, j]:
-        return False
-    # Along a grazing ray a small error of the pose is a long way.
-    nx, ny, nz = normal[0], normal[1], normal[2]
-    facing = x * nx + y * ny + z * nz
-    length2 = (x * x + y * y + z * z) * (nx * nx + ny * ny + nz * nz)
-    return bool(facing * facing > _LEAST_INCIDENCE * _LEAST_INCIDENCE * length2)
+_TILE = 8
+_LEAST_INCIDENCE = 0.2
+# Of its observations, a judgement after n passes in a row takes n times this share.
+_SHARE_PER_JUDGEMENT = 0.04
+# Passes are not counted any further: what comes later into free space must be able to appear.
+_MOST_PASSES = 240
+_BEHIND = -1.0
+JUDGED_EVERY = 2
+"""A block or chart is judged in every second frame, and then for two: half the cost."""
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def carve_depth(
-    nearest: Any,
-    sigma: Any,
+def project(x: float, y: float, z: float, is_pinhole: bool, camera: Any, out: Any) -> float:
+    """Column and row in ``out``, and depth (pinhole) or range (sphere), of a point in the sensor frame."""
+    if is_pinhole:
+        if not z > 0.0:
+            return _BEHIND
+        out[0] = camera[0] * x / z + camera[2]
+        out[1] = camera[1] * y / z + camera[3]
+        return z
+    r: float = np.sqrt(x * x + y * y + z * z)
+    if not r > 0.0:
+        return _BEHIND
+    out[0] = camera[0] * np.arctan2(y, x) + camera[2]
+    out[1] = camera[1] * np.arcsin(z / r) + camera[3]
+    return r
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def farthest_per_tile(seen: Any) -> Any:
+    """The largest return of every 8 x 8 pixels: what lies beyond is hidden from all of them."""
+    rows, columns = (seen.shape[0] + _TILE - 1) // _TILE, (seen.shape[1] + _TILE - 1) // _TILE
+    far = np.zeros((rows, columns), np.float32)
+    for i in range(seen.shape[0]):
+        for j in range(seen.shape[1]):
+            far[i // _TILE, j // _TILE] = max(far[i // _TILE, j // _TILE], seen[i, j])
+    return far
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def least_around(seen: Any, u: float, v: float, window: int, wraps: bool) -> float:
+    """The least return of the window x window pixels nearest (u, v); 0 where there is none."""
+    first = 0.5 * (window - 1)
+    i0, j0 = int(np.floor(v - first + 0.5)), int(np.floor(u - first + 0.5))
+    least = np.float32(0.0)
+    for i in range(i0, i0 + window):
+        for j in range(j0, j0 + window):
+            if wraps:
+                if i < 0 or i >= seen.shape[0]:
+                    continue
+            elif i < 0 or j < 0 or i >= seen.shape[0] or j >= seen.shape[1]:
+                continue
+            d = seen[i, j % seen.shape[1]]
+            if d > 0.0 and (least <= 0.0 or d < least):
+                least = d
+    return float(least)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def is_hidden(u: float, v: float, wide: float, front: float, far: Any, shape: Any, wraps: bool) -> bool:
+    """Whether (u, v) +- wide pixels, from distance ``front`` on, is off the image or behind all returns."""
+    height, width = shape
+    if v < -wide or v > height + wide or (not wraps and (u < -wide or u > width + wide)):
+        return True
+    i0, i1 = max(int(v - wide) // _TILE, 0), min(int(v + wide) // _TILE, far.shape[0] - 1)
+    j0, j1 = int(np.floor((u - wide) / _TILE)), int(np.floor((u + wide) / _TILE))
+    if wraps:
+        if j1 - j0 >= far.shape[1]:
+            j0, j1 = 0, far.shape[1] - 1
+    else:
+        j0, j1 = max(j0, 0), min(j1, far.shape[1] - 1)
+    for i in range(i0, i1 + 1):
+        for j in range(j0, j1 + 1):
+            if far[i, j % far.shape[1]] > front:
+                return False
+    return True
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _is_occupied(cells: Any, k: int, weight: Any) -> bool:
+    """Whether one of the eight voxels of cell k of a block holds evidence."""
+    corner = 2 * (k >> 4) * 64 + 2 * (k >> 2 & 3) * 8 + 2 * (k & 3)
+    for i in range(2):
+        for j in range(2):
+            for m in range(2):
+                s = cells[corner + 64 * i + 8 * j + m]
+                if s >= 0 and weight[s] > 0.0:
+                    return True
+    return False
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def carve(
+    begin: int,
+    end: int,
+    seen: Any,
+    far: Any,
+    is_pinhole: bool,
     camera: Any,
+    window: int,
+    noise: Any,
     rotation: Any,
     origin: Any,
     voxel_m: float,
     margin_m: float,
     frame: int,
-    blocks: int,
     block_keys: Any,
     cells: Any,
     chain: Any,
@@ -69,34 +141,60 @@ def carve_depth(
     normal: Any,
     count: Any,
     last: Any,
+    view_mass: Any,
+    streak: Any,
+    passes: Any,
+    is_changed: Any,
     lost_index: Any,
     lost_weight: Any,
 ) -> int:
-    """Take observations from surfels in front of what a pinhole camera sees; returns how many lost some.
+    """Take observations from surfels in front of what a sensor sees; returns how many lost some.
 
-    ``nearest`` (H, W) is the least depth around each pixel, 0 where unknown; ``sigma`` its noise;
-    ``camera`` = (fx, fy, cx, cy); rotation (3, 3), origin (3,) are those of world_T_sensor.
-    ``margin_m`` is how far in front of them, beyond three sigma, still counts as the same surface.
-    ``lost_index`` and ``lost_weight`` (as many as surfels) receive the surfels and what they lost.
+    Blocks ``begin`` to ``end`` are judged, those whose turn it is in this frame. For seen, is_pinhole,
+    camera, window, noise, rotation and origin see ``SensorView``; ``far`` is ``farthest_per_tile`` of what
+    was seen. ``margin_m`` is how far in front of a
+    return, beyond three sigma, still counts as the same surface. ``lost_index`` and ``lost_weight`` (as
+    many as surfels) receive the surfels and what they lost, as negative weights. ``passes`` (blocks, 64)
+    uint8 remembers, for cells of two voxels, what passed through; ``is_changed`` (blocks,) uint8 is set.
     """
-    fx, fy, cx, cy = camera
-    height, width = nearest.shape
+    out = np.empty(2)
     edge = 8 * voxel_m
     reach = 0.87 * edge
+    finest = max(camera[0], camera[1])
     lost = 0
-    for b in range(blocks):
+    for b in range(begin + (begin + frame) % JUDGED_EVERY, end, JUDGED_EVERY):
         x = (block_keys[b, 0] + 0.5) * edge - origin[0]
         y = (block_keys[b, 1] + 0.5) * edge - origin[1]
         z = (block_keys[b, 2] + 0.5) * edge - origin[2]
-        zc = x * rotation[0, 2] + y * rotation[1, 2] + z * rotation[2, 2]
-        if zc < reach:
-            continue
-        xc = x * rotation[0, 0] + y * rotation[1, 0] + z * rotation[2, 0]
-        yc = x * rotation[0, 1] + y * rotation[1, 1] + z * rotation[2, 1]
-        u, v = fx * xc / zc + cx, fy * yc / zc + cy
-        wide = reach * max(fx, fy) / (zc - reach + 1e-9) * 1.5 + 1.0
-        if u < -wide or v < -wide or u > width + wide or v > height + wide:
-            continue
+        xs = x * rotation[0, 0] + y * rotation[1, 0] + z * rotation[2, 0]
+        ys = x * rotation[0, 1] + y * rotation[1, 1] + z * rotation[2, 1]
+        zs = x * rotation[0, 2] + y * rotation[1, 2] + z * rotation[2, 2]
+        if is_pinhole and zs < reach:
+            if zs < -reach:
+                continue
+        else:
+            d = project(xs, ys, zs, is_pinhole, camera, out)
+            wide = 1e9 if d <= 2.0 * reach else 1.5 * reach * finest / (d - reach) + window
+            if wide < 1e9 and is_hidden(
+                out[0], out[1], wide, d - 1.5 * reach + margin_m, far, seen.shape, not is_pinhole
+            ):
+                continue
+        for k in range(64):
+            if passes[b, k] >= _MOST_PASSES or _is_occupied(cells[b], k, weight):
+                continue
+            x = (block_keys[b, 0] * 8 + 2 * (k >> 4) + 1.0) * voxel_m - origin[0]
+            y = (block_keys[b, 1] * 8 + 2 * (k >> 2 & 3) + 1.0) * voxel_m - origin[1]
+            z = (block_keys[b, 2] * 8 + 2 * (k & 3) + 1.0) * voxel_m - origin[2]
+            xs = x * rotation[0, 0] + y * rotation[1, 0] + z * rotation[2, 0]
+            ys = x * rotation[0, 1] + y * rotation[1, 1] + z * rotation[2, 1]
+            zs = x * rotation[0, 2] + y * rotation[1, 2] + z * rotation[2, 2]
+            d = project(xs, ys, zs, is_pinhole, camera, out)
+            if d > 0.0:
+                least = least_around(seen, out[0], out[1], window, not is_pinhole)
+                sigma = noise[0] + noise[1] * (least - noise[2]) ** 2
+                if least > 0.0 and d < least - margin_m - 3.0 * sigma:
+                    passes[b, k] = min(passes[b, k] + JUDGED_EVERY, _MOST_PASSES)
+                    is_changed[b] = 1
         for k in range(512):
             s = cells[b, k]
             while s >= 0:
@@ -105,13 +203,42 @@ def carve_depth(
                     x = (block_keys[b, 0] * 8 + (k >> 6) + 0.5 + offset[s, 0]) * voxel_m - origin[0]
                     y = (block_keys[b, 1] * 8 + (k >> 3 & 7) + 0.5 + offset[s, 1]) * voxel_m - origin[1]
                     z = (block_keys[b, 2] * 8 + (k & 7) + 0.5 + offset[s, 2]) * voxel_m - origin[2]
-                    if _is_seen_through(x, y, z, normal[s], nearest, sigma, camera, rotation, margin_m):
-                        left = max(count[s] - 1 - count[s] // 5, 0)
-                        taken = weight[s] * (count[s] - left) / max(count[s], 1)
-                        count[s] = left
-                        weight[s] = weight[s] - taken if left > 0 else 0.0
+                    xs = x * rotation[0, 0] + y * rotation[1, 0] + z * rotation[2, 0]
+                    ys = x * rotation[0, 1] + y * rotation[1, 1] + z * rotation[2, 1]
+                    zs = x * rotation[0, 2] + y * rotation[1, 2] + z * rotation[2, 2]
+                    d = project(xs, ys, zs, is_pinhole, camera, out)
+                    taken = 0
+                    if d > 0.0:
+                        least = least_around(seen, out[0], out[1], window, not is_pinhole)
+                        sigma = noise[0] + noise[1] * (least - noise[2]) ** 2
+                        if least > 0.0 and d < least - margin_m - 3.0 * sigma:
+                            nx, ny, nz = normal[s, 0], normal[s, 1], normal[s, 2]
+                            facing = abs(x * nx + y * ny + z * nz)
+                            length = np.sqrt((x * x + y * y + z * z) * (nx * nx + ny * ny + nz * nz))
+                            # Along a grazing ray a small error of the pose is a long way.
+                            if facing > _LEAST_INCIDENCE * length:
+                                streak[s] = min(streak[s] + JUDGED_EVERY, 250)
+                                share = min(_SHARE_PER_JUDGEMENT * streak[s], 1.0)
+                                taken = int(share * count[s]) + 1
+                    if taken > 0:
+                        left = max(count[s] - taken, 0)
+                        share = left / max(count[s], 1)
                         lost_index[lost] = s
-                        lost_weight[lost] = -taken
+                        lost_weight[lost] = -weight[s] * (1.0 - share)
                         lost += 1
+                        count[s] = left
+                        weight[s] *= share
+                        for m in range(view_mass.shape[1]):
+                            view_mass[s, m] *= share
                 s = following
     return lost
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def passes_at(x: float, y: float, z: float, voxel_m: float, table: Any, block_keys: Any, passes: Any) -> int:
+    """What the evidence remembers to have passed through a place; 0 where nothing was ever near."""
+    i, j, k = int(np.floor(x / voxel_m)), int(np.floor(y / voxel_m)), int(np.floor(z / voxel_m))
+    b = find_block(i >> 3, j >> 3, k >> 3, table, block_keys)
+    if b < 0:
+        return 0
+    return int(passes[b, ((i & 7) >> 1) * 16 + ((j & 7) >> 1) * 4 + ((k & 7) >> 1)])

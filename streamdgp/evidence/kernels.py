@@ -119,6 +119,7 @@ def fuse_points(
     last: Any,
     view_id: Any,
     view_mass: Any,
+    streak: Any,
     touched: Any,
     gained: Any,
     stamp: Any,
@@ -201,6 +202,7 @@ def fuse_points(
             stamp[s] = t
             touched_count += 1
         last[s] = frame
+        streak[s] = 0
         count[s] += 1
         if w > 0.0:
             total = weight[s] + w

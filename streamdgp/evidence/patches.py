@@ -9,9 +9,11 @@ from numba import njit
 
 from streamdgp.evidence.kernels import block_of, find_block
 
-__all__ = ["DIRTY_CELLS", "SUPPORT_CELLS", "gather_patches", "survey_touched"]
+__all__ = ["DIRTY_CELLS", "MOST_VOTES", "SUPPORT_CELLS", "gather_patches", "survey_touched"]
 
 SUPPORT_CELLS = 16
+MOST_VOTES = 240
+"""Hits and passes of a cell are halved when one of them reaches this."""
 DIRTY_CELLS = 8
 _LAYERS = 9
 # Tangent cells that meet the unit disk: rows are kept free for their first evidence.
@@ -172,14 +174,17 @@ def survey_touched(
     surfels: Any,
     grid: Any,
     fresh_mass: Any,
+    hits: Any,
+    passes: Any,
     is_touched: Any,
     covered: Any,
 ) -> None:
     """What the touched surfels mean to the charts there are.
 
     Adds the weight each surfel gained to the cells of the charts that see it: fresh_mass (charts, 64)
-    float32 accumulates, is_touched (charts,) uint8 is set. ``covered`` (touched,) uint8 tells whether a
-    compatible anchor lies within r (see ``streamdgp.sampling.anchors``), so that it needs no other.
+    float32 accumulates, is_touched (charts,) uint8 is set. hits and passes (charts, 16, 16) uint8 count how
+    often evidence in a cell was seen; both are halved when one is full. ``covered`` (touched,) uint8 tells
+    whether a compatible anchor lies within r (see ``streamdgp.sampling.anchors``), so that it needs no other.
 
     Neighbouring pixels touch neighbouring surfels: the charts about a cell of the anchor grid are
     listed once and serve until another cell comes.
@@ -239,4 +244,11 @@ def survey_touched(
                 a = min(max(int(np.floor((p0 + 1.0) * 0.5 * DIRTY_CELLS)), 0), DIRTY_CELLS - 1)
                 b = min(max(int(np.floor((p1 + 1.0) * 0.5 * DIRTY_CELLS)), 0), DIRTY_CELLS - 1)
                 fresh_mass[c, a * DIRTY_CELLS + b] += gained[i]
+                if gained[i] >= 0.0:
+                    a = min(max(int(np.floor((p0 + 1.0) * 0.5 * SUPPORT_CELLS)), 0), SUPPORT_CELLS - 1)
+                    b = min(max(int(np.floor((p1 + 1.0) * 0.5 * SUPPORT_CELLS)), 0), SUPPORT_CELLS - 1)
+                    if hits[c, a, b] >= MOST_VOTES:
+                        hits[c, a, b] //= 2
+                        passes[c, a, b] //= 2
+                    hits[c, a, b] += 1
                 is_touched[c] = 1

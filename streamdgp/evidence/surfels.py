@@ -11,11 +11,11 @@ import numpy.typing as npt
 from streamdgp.config import EvidenceConfig
 from streamdgp.errors import InvalidFrameError
 from streamdgp.evidence import kernels
-from streamdgp.evidence.free_space import carve_depth
-from streamdgp.frames.noise import depth_camera_sigma_m
+from streamdgp.evidence.free_space import carve, farthest_per_tile
 from streamdgp.frames.orient import OrientedPoints
+from streamdgp.parts import in_parts
 
-__all__ = ["SurfelMap", "TouchedSurfels"]
+__all__ = ["FREE_MARGIN_VOX", "SurfelMap", "TouchedSurfels"]
 
 _COLUMNS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "key": (np.int32, (3,)),
@@ -28,10 +28,13 @@ _COLUMNS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "last_frame": (np.int32, ()),
     "view_id": (np.int32, (4,)),
     "view_mass": (np.float32, (4,)),
+    "streak": (np.uint8, ()),
 }
 _VIEW_CELL_VOX = 25.0
 _MAX_VOXEL = 2**30
-_MARGIN_VOX = 3.0
+_CELLS_PER_BLOCK = 64
+FREE_MARGIN_VOX = 3.0
+"""How far in front of a return, beyond its noise, is not free space yet."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ class SurfelMap:
         self._stamp = np.full(1024, -1, np.int64)
         self.block_keys = np.zeros((64, 3), np.int32)
         self.cells = np.full((64, 512), -1, np.int32)
+        self.passes = np.zeros((64, _CELLS_PER_BLOCK), np.uint8)
+        self._has_new_passes = np.zeros(64, np.uint8)
         self.table = np.full(256, -1, np.int32)
 
     def __len__(self) -> int:
@@ -76,6 +81,20 @@ class SurfelMap:
         c = self.columns
         columns = (c["key"], c["weight"], c["offset_vox"], c["normal"], c["count"])
         return (self.table, self.block_keys, self.cells, self.chain, *columns)
+
+    @property
+    def block_count(self) -> int:
+        """Blocks of 8 x 8 x 8 voxels; their order follows from that of the surfels."""
+        return int(self._counters[1])
+
+    @property
+    def blocks_with_new_passes(self) -> npt.NDArray[np.int64]:
+        """Blocks whose passes changed since ``forget_new_passes``, and those that came since."""
+        return np.flatnonzero(self._has_new_passes[: self.block_count])
+
+    def forget_new_passes(self) -> None:
+        """Start noting anew."""
+        self._has_new_passes[:] = 0
 
     def positions_m(self, index: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """World positions (K, 3) of surfels."""
@@ -126,7 +145,8 @@ class SurfelMap:
                 self._view_id(points), self._config.view_mass_cap, frame_index,
                 self.table, self.block_keys, self.cells, self._counters,
                 c["key"], self.chain, c["weight"], c["offset_vox"], c["normal"], c["color"], c["count"],
-                c["first_frame"], c["last_frame"], c["view_id"], c["view_mass"], touched, gained, self._stamp,
+                c["first_frame"], c["last_frame"], c["view_id"], c["view_mass"], c["streak"], touched,
+                gained, self._stamp,
             )  # fmt: skip
             if done < len(points):
                 self._grow()
@@ -139,18 +159,27 @@ class SurfelMap:
 
     def _carve(self, points: OrientedPoints, frame_index: int) -> TouchedSurfels:
         """Take observations from surfels that the frame sees through; their gain is negative."""
-        index, gained, k = np.empty(len(self), np.int64), np.empty(len(self)), 0
-        if points.view is not None and self._config.free_space:
-            view, c = points.view, self.columns
-            k = carve_depth(
-                view.nearest_m, depth_camera_sigma_m(view.nearest_m), view.camera,
-                np.ascontiguousarray(view.world_T_sensor[:3, :3]),
-                np.ascontiguousarray(view.world_T_sensor[:3, 3]),
-                self.voxel_size_m, _MARGIN_VOX * self.voxel_size_m, frame_index, int(self._counters[1]),
-                self.block_keys, self.cells, self.chain, c["weight"], c["offset_vox"], c["normal"],
-                c["count"], c["last_frame"], index, gained,
+        if points.view is None or not self._config.free_space:
+            return TouchedSurfels(np.zeros(0, np.int64), np.zeros(0))
+        view, c = points.view, self.columns
+        far = farthest_per_tile(view.seen_m)
+
+        def judge(begin: int, end: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+            # No block holds more than two surfels per voxel; untouched memory costs nothing.
+            most = min(len(self), 1024 * (end - begin))
+            index, gained = np.empty(most, np.int64), np.empty(most)
+            k = carve(
+                begin, end, view.seen_m, far, view.is_pinhole, view.camera, view.window, view.noise,
+                view.rotation, view.origin_m, self.voxel_size_m, FREE_MARGIN_VOX * self.voxel_size_m,
+                frame_index, self.block_keys, self.cells, self.chain, c["weight"], c["offset_vox"],
+                c["normal"], c["count"], c["last_frame"], c["view_mass"], c["streak"], self.passes,
+                self._has_new_passes, index, gained,
             )  # fmt: skip
-        return TouchedSurfels(index[:k].copy(), gained[:k].copy())
+            return index[:k].copy(), gained[:k].copy()
+
+        parts = in_parts(judge, self.block_count)
+        index = np.concatenate([np.zeros(0, np.int64), *(part[0] for part in parts)])
+        return TouchedSurfels(index, np.concatenate([np.zeros(0), *(part[1] for part in parts)]))
 
     def _view_id(self, points: OrientedPoints) -> int:
         """Viewpoint cell on a fixed lattice of 25 voxels; 1 to 2^31 - 1.
@@ -175,13 +204,19 @@ class SurfelMap:
         if blocks >= len(self.block_keys):
             self.block_keys = np.concatenate([self.block_keys, np.zeros_like(self.block_keys)])
             self.cells = np.concatenate([self.cells, np.full_like(self.cells, -1)])
+            self.passes = np.concatenate([self.passes, np.zeros_like(self.passes)])
+            self._has_new_passes = np.concatenate([self._has_new_passes, np.zeros_like(self._has_new_passes)])
         if 2 * blocks >= len(self.table):
             self.table = np.full(4 * len(self.table), -1, np.int32)
             kernels.rehash(blocks, self.table, self.block_keys)
 
     @classmethod
     def restore(
-        cls, voxel_size_m: float, config: EvidenceConfig, columns: dict[str, npt.NDArray[Any]]
+        cls,
+        voxel_size_m: float,
+        config: EvidenceConfig,
+        columns: dict[str, npt.NDArray[Any]],
+        passes: npt.NDArray[np.uint8],
     ) -> SurfelMap:
         """Rebuild from stored columns: the same numbers, the same bits."""
         surfels = cls(voxel_size_m, config)
@@ -201,6 +236,9 @@ class SurfelMap:
             size *= 2
         surfels.block_keys = np.zeros((size, 3), np.int32)
         surfels.cells = np.full((size, 512), -1, np.int32)
+        surfels.passes = np.zeros((size, _CELLS_PER_BLOCK), np.uint8)
+        surfels.passes[: len(passes)] = passes
+        surfels._has_new_passes = np.zeros(size, np.uint8)
         surfels.table = np.full(4 * size, -1, np.int32)
         found = kernels.insert_existing(
             n, surfels.columns["key"], surfels.chain, surfels.table, surfels.block_keys, surfels.cells, 0

@@ -22,7 +22,7 @@ from streamdgp.errors import InvalidConfigError
 from streamdgp.fitting._projection import foot_points, robust_weights, weighted_rms
 from streamdgp.fitting.lazy import LazyRegime
 from streamdgp.fitting.raster import RASTER, raster_lattice
-from streamdgp.fitting.ridge import solve_ridge, solve_ridge_gcv
+from streamdgp.fitting.ridge import solve_ridge, solve_ridge_reml
 from streamdgp.fitting.types import FitResult, PatchBatch
 from streamdgp.network import (
     ChartParameters,
@@ -36,6 +36,7 @@ from streamdgp.network import (
 
 __all__ = ["ActiveConfig", "ActiveRegime"]
 
+_MOST_WIDTH = 64
 _HIDDEN = ("weight0", "bias0", "weight1", "bias1")
 _FIT_FIELDS = ("parameters", "feet", "residual", "weights", "ridge")
 # Charts asked to agree are smooth already: a light penalty keeps the refit from smoothing them again.
@@ -85,6 +86,11 @@ class ActiveConfig:
             )
 
 
+def _with_own_layers(config: FitConfig) -> FitConfig:
+    """Shared layers may be wide; layers of a chart's own are paid for by every chart."""
+    return replace(config, width=min(config.width, _MOST_WIDTH), features=_MOST_WIDTH)
+
+
 class ActiveRegime:
     """Charts with hidden layers of their own; see ``streamdgp.fitting.types.Regime``.
 
@@ -112,7 +118,7 @@ class ActiveRegime:
         schedule: ActiveConfig | None = None,
     ) -> None:
         self.device = torch.device(device)
-        self.lazy = lazy or LazyRegime(config, seed, device)
+        self.lazy = lazy or LazyRegime(_with_own_layers(config or FitConfig()), seed, device)
         self.schedule = schedule or ActiveConfig()
         width = self.lazy.features.w1.shape[1]
         self.spec = NetworkSpec((width, width))
@@ -213,12 +219,12 @@ class ActiveRegime:
         hidden = unpack(parameters, self.spec)
         feet, _ = foot_points(self.rasters(parameters), patches)
         rows, penalty = self._features(hidden, feet), self.lazy.features.penalty
-        fit = solve_ridge_gcv(
+        fit = solve_ridge_reml(
             rows.double(),
             patches.points.double(),
             patches.weights.double(),
             penalty.double(),
-            self.lazy.config.gcv_gamma,
+            self.lazy.config.smoothness,
         )
         coefficients, ridge = fit.coefficients.to(rows.dtype), fit.ridge.to(rows.dtype)
         return self._finish(patches, hidden, self._join(hidden, coefficients), ridge)

@@ -63,10 +63,11 @@ class SharedFeatures:
         return SharedFeatures(*(x.to(device) for x in (self.w1, self.w2, self.mix, self.penalty)))
 
 
-def draw_features(width: int, seed: int, keep: float = 3e-4) -> SharedFeatures:
+def draw_features(width: int, seed: int, keep: float = 3e-4, most: int = 64) -> SharedFeatures:
     """Draw the hidden layers and build the orthonormal features, deterministically from ``seed``.
 
-    ``keep`` is the share of the largest eigenvalue below which a direction is dropped.
+    At most ``most`` directions are kept, and none below the share ``keep`` of the largest eigenvalue. Many
+    random features and few directions: the leading ones are then close to those of the kernel itself.
     """
     rng = np.random.default_rng(seed)
 
@@ -96,7 +97,7 @@ def draw_features(width: int, seed: int, keep: float = 3e-4) -> SharedFeatures:
     values, vectors = np.linalg.eigh(rest.T @ rest / len(v))
     order = np.argsort(values)[::-1]
     values, vectors = values[order], vectors[:, order]
-    kept = values > keep * values[0]
+    kept = (values > keep * values[0]) & (np.arange(len(values)) < most)
     values, vectors = values[kept], vectors[:, kept]
     # A fixed sign, so that the basis does not depend on the LAPACK in use.
     vectors *= np.where(vectors[np.abs(vectors).argmax(0), np.arange(vectors.shape[1])] < 0, -1, 1)

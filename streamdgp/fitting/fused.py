@@ -3,8 +3,8 @@
 The same mathematics as ``LazyRegime._regress`` in torch (which stays for CUDA, and as the reference
 that this is tested against), arranged so that everything of a chart stays in the first-level cache:
 features are looked up on the raster lattice (so the chart that is stored is exactly the one that was
-regressed), all inner products come from one Gram matrix of features and targets, cross-validation
-runs on a tridiagonal form, and robust weights only subtract the few rows that they change.
+regressed), all inner products come from one Gram matrix of features and targets, the likelihood
+of every ridge comes from a tridiagonal form, and robust weights only subtract the few rows that they change.
 """
 
 from __future__ import annotations
@@ -295,21 +295,13 @@ def _reflect(u: Any, b: Any, begin: int) -> None:
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def _solve_shifted(diagonal: Any, beside: Any, shift: float, b: Any, x: Any, down: Any, up: Any) -> float:
-    """x = (T + shift)^-1 b by LDL^T; returns the trace of the inverse (from pivots of both directions).
-
-    ``down`` and ``up`` keep the reciprocals of the pivots.
-    """
+def _solve_shifted(diagonal: Any, beside: Any, shift: float, b: Any, x: Any, down: Any) -> float:
+    """x = (T + shift)^-1 b by LDL^T; returns log det (T + shift). ``down`` keeps the reciprocal pivots."""
     n = len(diagonal)
-    last = 1.0 / (diagonal[n - 1] + shift)
-    up[n - 1] = last
-    for i in range(n - 2, -1, -1):
-        last = 1.0 / (diagonal[i] + shift - beside[i] * beside[i] * last)
-        up[i] = last
     pivot = diagonal[0] + shift
     last = 1.0 / pivot
     down[0] = last
-    trace = 1.0 / (pivot + 1.0 / up[0] - (diagonal[0] + shift))
+    volume = np.log(pivot)
     x0, x1, x2 = b[0, 0], b[0, 1], b[0, 2]
     x[0, 0], x[0, 1], x[0, 2] = x0, x1, x2
     for i in range(1, n):
@@ -318,7 +310,7 @@ def _solve_shifted(diagonal: Any, beside: Any, shift: float, b: Any, x: Any, dow
         pivot = diagonal[i] + shift - factor * e
         last = 1.0 / pivot
         down[i] = last
-        trace += up[i] / (up[i] * (pivot - diagonal[i] - shift) + 1.0)
+        volume += np.log(pivot)
         x0, x1, x2 = b[i, 0] - factor * x0, b[i, 1] - factor * x1, b[i, 2] - factor * x2
         x[i, 0], x[i, 1], x[i, 2] = x0, x1, x2
     x0 = x1 = x2 = 0.0
@@ -328,15 +320,15 @@ def _solve_shifted(diagonal: Any, beside: Any, shift: float, b: Any, x: Any, dow
         x1 = (x[i, 1] - e * x1) * down[i]
         x2 = (x[i, 2] - e * x2) * down[i]
         x[i, 0], x[i, 1], x[i, 2] = x0, x1, x2
-    total: float = trace
+    total: float = volume
     return total
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def _cross_validate(
+def _choose_ridge(
     gram: Any, penalty: Any, used: int, gamma: float, floor: float, grid: Any, solution: Any
 ) -> float:
-    """Ridge by generalised cross-validation and its solution (3 + m, 3), relative to the affine fit."""
+    """Ridge by marginal likelihood (``ridge.py``) and its solution (3 + m, 3), relative to the affine fit."""
     m = len(penalty)
     k = _AFFINE + m
     a = np.empty((3, 3))
@@ -384,24 +376,21 @@ def _cross_validate(
     reflectors = np.zeros((m, m))
     _tridiagonalise(s, b, diagonal, beside, reflectors)
     x = np.empty((m, 3))
-    down, up = np.empty(m), np.empty(m)
+    down = np.empty(m)
     best, best_score = len(grid) - 1, 1e300
     for candidate in range(len(grid)):
         ridge = grid[candidate]
         if ridge < floor:
             continue
-        trace = _solve_shifted(diagonal, beside, ridge, b, x, down, up)
-        freedom = _AFFINE + m - ridge * trace
-        gain = 0.0
+        volume = _solve_shifted(diagonal, beside, ridge, b, x, down) - m * np.log(ridge)
+        fitted = 0.0
         for f in range(m):
             for c in range(3):
-                gain += x[f, c] * (b[f, c] + ridge * x[f, c])
-        slack = 1.0 - gamma * freedom / used
-        if slack > 0.05:
-            score = max(rss_affine - gain, 1e-12) / (slack * slack)
-            if score < best_score:
-                best, best_score = candidate, score
-    _solve_shifted(diagonal, beside, grid[best], b, x, down, up)
+                fitted += x[f, c] * b[f, c]
+        score = max(used - _AFFINE, 1) * np.log(max(rss_affine - fitted, 1e-12)) + gamma * volume
+        if score < best_score:
+            best, best_score = candidate, score
+    _solve_shifted(diagonal, beside, grid[best], b, x, down)
     for h in range(m - 3, -1, -1):
         _reflect(reflectors[h], x, h + 1)
     for c in range(3):
@@ -474,7 +463,7 @@ def regress_charts(
     residual: Any,
     ridge: Any,
 ) -> None:
-    """Feet on a smooth chart, regression with the ridge by cross-validation, then robustly.
+    """Feet on a smooth chart, regression with the ridge by marginal likelihood, then robustly.
 
     Parameters
     ----------
@@ -539,7 +528,7 @@ def regress_charts(
         _feet(raster, smooth, points[chart], w, count, thick, gauge, foot)
         _design(table, foot, points[chart], w, total, count, rows, affine)
         _gram(rows, count, gram)
-        chosen = _cross_validate(gram, penalty, max(used, 1), gamma, floor, grid, solution)
+        chosen = _choose_ridge(gram, penalty, max(used, 1), gamma, floor, grid, solution)
         _misfit(rows, solution, total, count, z, left)
         median = 0.0
         if used > 0:

@@ -14,7 +14,7 @@ from streamdgp.config import FitConfig
 from streamdgp.fitting.features import SharedFeatures, draw_features
 from streamdgp.fitting.fused import rasters_of_charts, regress_charts
 from streamdgp.fitting.raster import RASTER, project_on_rasters, raster_lattice
-from streamdgp.fitting.ridge import ridge_candidates, solve_ridge, solve_ridge_gcv
+from streamdgp.fitting.ridge import ridge_candidates, solve_ridge, solve_ridge_reml
 from streamdgp.fitting.types import FitResult, PatchBatch
 from streamdgp.sampling.domain import poisson_disk_domain
 from streamdgp.transport import assign, squared_distances
@@ -52,7 +52,9 @@ class LazyRegime:
     ) -> None:
         self.config = config or FitConfig()
         self.device = torch.device(device)
-        self.features = (features or draw_features(self.config.width, seed)).to(self.device)
+        self.features = (features or draw_features(self.config.width, seed, most=self.config.features)).to(
+            self.device
+        )
         self.parameter_count = 3 * (3 + self.features.count)
         self._transport = transport
         count = self.config.transport_samples
@@ -235,8 +237,8 @@ class LazyRegime:
         feet = self._feet(smooth, patches)
         rows = self.features(feet)
         penalty = self.features.penalty
-        fit = solve_ridge_gcv(
-            rows, patches.points, patches.weights, penalty, self.config.gcv_gamma, self._ridge_floor(patches)
+        fit = solve_ridge_reml(
+            rows, patches.points, patches.weights, penalty, self.config.smoothness, self._ridge_floor(patches)
         )
         distance = (patches.points - rows @ fit.coefficients).norm(dim=-1)
         weights = self._robust(patches.weights, distance)
@@ -265,7 +267,7 @@ class LazyRegime:
         regress_charts(
             points, weights, patches.thickness.numpy(), np.ascontiguousarray(coefficients.numpy()), cold,
             table, self.features.penalty.numpy(), ridge_candidates(),
-            (self.config.gcv_gamma, smoothing, _RIDGE_PER_THICKNESS2, _THIN, _THICK, _GAUGE_LIMIT, _HUBER),
+            (self.config.smoothness, smoothing, _RIDGE_PER_THICKNESS2, _THIN, _THICK, _GAUGE_LIMIT, _HUBER),
             out, feet, robust, residual, ridge,
         )  # fmt: skip
         return FitResult(

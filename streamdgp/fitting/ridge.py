@@ -4,12 +4,15 @@ For chart rows Psi (N, 3 + m), weights W, targets Y (N, 3):
 
     min_B  sum_i w_i |Y_i - Psi_i B|^2 + lambda * sum_k d_k |B_k|^2
 
-with no penalty on the three affine columns. lambda minimises generalised cross-validation
-(Craven and Wahba 1979) with the robust factor gamma (Cummins, Filloon and Nychka 2001):
+with no penalty on the three affine columns. lambda maximises the marginal likelihood of the data under
+the prior that the penalty is (REML: Patterson and Thompson 1971; Wood 2011), which follows noise less
+often than cross-validation does. With S the Gram matrix of the features after the affine ones are
+eliminated and the penalty is whitened, n rows, m features:
 
-    GCV(lambda) = (RSS / n) / (1 - gamma df / n)^2.
+    REML(lambda) = (n - 3) log(RSS + lambda |B|^2) + gamma * (log det(S + lambda) - m log lambda).
 
-One eigendecomposition per chart serves every candidate.
+gamma > 1 asks more of every degree of freedom, because the errors of neighbouring rows are not quite
+independent. One eigendecomposition per chart serves every candidate.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-__all__ = ["RidgeFit", "ridge_candidates", "solve_ridge", "solve_ridge_gcv"]
+__all__ = ["RidgeFit", "ridge_candidates", "solve_ridge", "solve_ridge_reml"]
 
 _CANDIDATES = 13
 # Below 1e-4 rounding in single precision is amplified to more than the penalty forbids.
@@ -41,7 +44,7 @@ class RidgeFit:
 
 @lru_cache(maxsize=1)
 def ridge_candidates() -> npt.NDArray[np.float32]:
-    """The ridges cross-validation chooses from: (13,) from 1e-4 to 1."""
+    """The ridges that are compared: (13,) from 1e-4 to 1."""
     return np.logspace(np.log10(_SMALLEST), np.log10(_LARGEST), _CANDIDATES).astype(np.float32)
 
 
@@ -72,7 +75,7 @@ def solve_ridge(
     return torch.cholesky_solve(moment, factor)
 
 
-def solve_ridge_gcv(
+def solve_ridge_reml(
     rows: torch.Tensor,
     targets: torch.Tensor,
     weights: torch.Tensor,
@@ -80,10 +83,10 @@ def solve_ridge_gcv(
     gamma: float,
     floor: torch.Tensor | None = None,
 ) -> RidgeFit:
-    """Solve with the ridge that minimises generalised cross-validation, per chart.
+    """Solve with the ridge of the largest marginal likelihood, per chart.
 
     rows (C, N, 3 + m), targets (C, N, 3), weights (C, N; 0 = padding), penalty (m,); ``floor`` (C,)
-    is the smallest ridge to consider: cross-validation takes errors for independent, and where they are
+    is the smallest ridge to consider: the likelihood takes errors for independent, and where they are
     not (drift, sensor bias) it would follow them.
     """
     gram, moment, total = _normal_equations(rows, targets, weights)
@@ -111,11 +114,11 @@ def solve_ridge_gcv(
     freedom = _AFFINE + (values[:, None, :] / shrunk).sum(-1)
     gain = (energy[:, None, :] * (2 / shrunk - values[:, None, :] / shrunk.square())).sum(-1)
     rss = (rss_affine[:, None] - gain).clamp_min(1e-12)
-    slack = 1 - gamma * freedom / count[:, None]
-    score = torch.where(slack > 0.05, rss / slack.square(), torch.full_like(rss, torch.inf))
+    penalised = (rss_affine[:, None] - (energy[:, None, :] / shrunk).sum(-1)).clamp_min(1e-12)
+    volume = (shrunk / grid[None, :, None]).log().sum(-1)
+    score = (count[:, None] - _AFFINE).clamp_min(1) * penalised.log() + gamma * volume
     if floor is not None:
         score = torch.where(grid[None, :] >= floor[:, None], score, torch.full_like(score, torch.inf))
-    score[:, -1] = torch.where(torch.isfinite(score[:, -1]), score[:, -1], rss[:, -1] * 1e6)
     best = score.argmin(1)
     ridge = grid[best]
     features = root[:, None] * (vectors @ (projected / (values + ridge[:, None])[..., None]))

@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["depth_camera_sigma_m", "lidar_sigma_m"]
+__all__ = ["DEPTH_CAMERA_NOISE", "LIDAR_NOISE", "depth_camera_sigma_m", "lidar_sigma_m"]
+
+DEPTH_CAMERA_NOISE = (0.0012, 0.0019, 0.4)
+"""a, b, c of sigma(z) = a + b (z - c)^2, metres."""
+LIDAR_NOISE = (0.02, 0.0, 0.0)
+"""The same of a LiDAR."""
 
 
 def depth_camera_sigma_m(depth_m: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -13,9 +18,10 @@ def depth_camera_sigma_m(depth_m: npt.NDArray[np.float32]) -> npt.NDArray[np.flo
 
     Nguyen, Izadi and Lovell, "Modeling Kinect sensor noise", 3DIMPVT 2012, equation 3.
     """
-    return (0.0012 + 0.0019 * (depth_m - 0.4) ** 2).astype(np.float32)
+    a, b, c = DEPTH_CAMERA_NOISE
+    return (a + b * (depth_m - c) ** 2).astype(np.float32)
 
 
 def lidar_sigma_m(range_m: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Range noise of a time-of-flight LiDAR: constant 2 cm."""
-    return np.full_like(range_m, 0.02)
+    return np.full_like(range_m, LIDAR_NOISE[0])

@@ -97,7 +97,7 @@ def _window_normals(
                         ds[count] = t0 / z
                         zs[count] = z
                         count += 1
-                if count < 6 or 4 * count < possible:
+                if count < 6 or 8 * count < possible:
                     continue
                 alpha, beta, gamma = 1.0, 0.0, 0.0
                 rss = 0.0
@@ -127,7 +127,7 @@ def _window_normals(
                         sxd += w * x * d
                         syd += w * y * d
                     inliers = n
-                    if n < 6 or 4 * n < possible:
+                    if n < 6 or 8 * n < possible:
                         ok = False
                         break
                     mx, my, md = sx / n, sy / n, sd / n

@@ -7,28 +7,18 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import minimum_filter
 from scipy.spatial import cKDTree
 
 from streamdgp.frames.kernels import world_points
-from streamdgp.frames.noise import depth_camera_sigma_m, lidar_sigma_m
+from streamdgp.frames.noise import DEPTH_CAMERA_NOISE, LIDAR_NOISE, depth_camera_sigma_m, lidar_sigma_m
 from streamdgp.frames.normals import organised_normals
 from streamdgp.frames.types import DepthFrame, Frame, PointFrame, RangeImageFrame
+from streamdgp.frames.view import SensorView, SphereBins
 
-__all__ = ["DepthView", "OrientedPoints", "orient"]
+__all__ = ["OrientedPoints", "orient"]
 
-
-@dataclass(frozen=True)
-class DepthView:
-    """What a pinhole camera saw, for free space.
-
-    nearest_m (H, W) float32 least depth of the 5 x 5 pixels around, 0 where the pixel has no return; camera
-    (fx, fy, cx, cy) pixels; world_T_sensor (4, 4).
-    """
-
-    nearest_m: npt.NDArray[np.float32]
-    camera: tuple[float, float, float, float]
-    world_T_sensor: npt.NDArray[np.float64]
+_PINHOLE_WINDOW = 2
+_SPHERE_WINDOW = 3
 
 
 @dataclass(frozen=True)
@@ -40,7 +30,7 @@ class OrientedPoints:
     color (N, 3) uint8 or None, sensor_origin_m (3,) float64 or None.
     ``spacing_m`` is the median distance between neighbouring measurements, ``noise_m`` the sigma that
     four in five stay below; ``dropped`` counts measurements that gave no oriented point;
-    ``view`` is there for depth images.
+    ``view`` is there for depth images and LiDAR scans from one place.
     """
 
     positions_m: npt.NDArray[np.float64]
@@ -52,7 +42,7 @@ class OrientedPoints:
     spacing_m: float
     noise_m: float
     dropped: int
-    view: DepthView | None = None
+    view: SensorView | None = None
 
     def __len__(self) -> int:
         return len(self.positions_m)
@@ -147,12 +137,26 @@ def _orient_depth(frame: DepthFrame, min_cos: float) -> OrientedPoints:
         frame, points, normals.reshape(-1, 3), sigma.reshape(-1), np.zeros(3), color, spacing, depth.size,
         min_cos,
     )  # fmt: skip
-    nearest = minimum_filter(np.where(depth > 0, depth, np.float32(np.inf)), size=5, mode="nearest")
-    nearest[depth <= 0] = 0
-    return replace(
-        oriented,
-        view=DepthView(nearest, (k.fx, k.fy, k.cx, k.cy), np.asarray(frame.world_T_sensor, np.float64)),
+    return replace(oriented, view=_pinhole_view(frame, depth))
+
+
+def _pinhole_view(frame: DepthFrame, depth: npt.NDArray[np.float32]) -> SensorView:
+    k, pose = frame.intrinsics, np.asarray(frame.world_T_sensor, np.float64)
+    return SensorView(
+        seen_m=depth,
+        is_pinhole=True,
+        camera=(k.fx, k.fy, k.cx, k.cy),
+        window=_PINHOLE_WINDOW,
+        noise=DEPTH_CAMERA_NOISE,
+        rotation=np.ascontiguousarray(pose[:3, :3]),
+        origin_m=np.ascontiguousarray(pose[:3, 3]),
     )
+
+
+def _sphere_view(frame: Frame, bins: SphereBins, origin: npt.NDArray[np.float64]) -> SensorView:
+    pose = np.asarray(frame.world_T_sensor, np.float64)
+    rotation = np.ascontiguousarray(pose[:3, :3])
+    return bins.view(rotation, rotation @ origin + pose[:3, 3], LIDAR_NOISE, _SPHERE_WINDOW)
 
 
 def _orient_range_image(frame: RangeImageFrame, min_cos: float) -> OrientedPoints:
@@ -168,7 +172,10 @@ def _orient_range_image(frame: RangeImageFrame, min_cos: float) -> OrientedPoint
     spacing = float(np.median(ranges[mask]) * cell) if mask.any() else 0.0
     sigma = lidar_sigma_m(ranges)[mask]
     points = (rays * ranges[..., None])[mask]
-    return _world(frame, points, normals[mask], sigma, np.zeros(3), None, spacing, ranges.size, min_cos)
+    oriented = _world(frame, points, normals[mask], sigma, np.zeros(3), None, spacing, ranges.size, min_cos)
+    if not len(points):
+        return oriented
+    return replace(oriented, view=_sphere_view(frame, SphereBins.of(points, ranges[mask]), np.zeros(3)))
 
 
 def _orient_points(frame: PointFrame, min_cos: float) -> OrientedPoints:
@@ -187,6 +194,7 @@ def _orient_points(frame: PointFrame, min_cos: float) -> OrientedPoints:
     color = None if frame.color is None else frame.color[good]
     points = frame.points_m[good]
     anchor = origin if frame.has_origin else None
+    view: SensorView | None = None
     if returns < 8:
         return _world(
             frame,
@@ -211,11 +219,15 @@ def _orient_points(frame: PointFrame, min_cos: float) -> OrientedPoints:
         grid, sigma_m = _grid_normals(image, rays, spacing)
         normals = grid[good]
     else:
-        normals, spacing, sigma_m = _scattered_normals(points, offset[good], ranges[good])
+        bins = SphereBins.of(offset[good], ranges[good])
+        normals, spacing, sigma_m, is_one_place = _scattered_normals(points, offset[good], ranges[good], bins)
+        if is_one_place and frame.is_lidar:
+            view = _sphere_view(frame, bins, origin)
     if frame.is_lidar:
         sigma_m = max(float(lidar_sigma_m(np.ones(1, np.float32))[0]), 0.0)
     sigma = np.full(returns, sigma_m, np.float32)
-    return _world(frame, points, normals, sigma, anchor, color, spacing, good.size, min_cos)
+    oriented = _world(frame, points, normals, sigma, anchor, color, spacing, good.size, min_cos)
+    return replace(oriented, view=view)
 
 
 def _grid_spacing(points: npt.NDArray[np.float32], good: npt.NDArray[np.bool_]) -> float:
@@ -259,29 +271,19 @@ def _cloud_scale(points: npt.NDArray[np.float32]) -> tuple[float, float]:
 
 
 def _scattered_normals(
-    points: npt.NDArray[np.float32], offset: npt.NDArray[np.float32], ranges: npt.NDArray[np.float32]
-) -> tuple[npt.NDArray[np.float32], float, float]:
-    """Normals of unordered points: as a range image if seen from one place, else from neighbours."""
-    azimuth = np.arctan2(offset[:, 1], offset[:, 0])
-    elevation = np.arcsin(np.clip(offset[:, 2] / ranges, -1, 1))
-    lo, hi = np.quantile(elevation, [0.001, 0.999])
-    # Only the azimuths that were scanned count: a forward-looking sensor covers a sector.
-    scanned = np.unique(np.floor(azimuth * (180 / np.pi))).size / 360
-    solid = 2 * np.pi * scanned * max(hi - lo, 1e-3)
-    cell = float(np.sqrt(solid / len(points)))
-    width = max(round(2 * np.pi / cell), 8)
-    height = max(int(np.ceil((hi - lo) / cell)), 2) + 1
-    column = np.floor((azimuth + np.pi) / (2 * np.pi) * width).astype(np.int64) % width
-    row = np.clip(np.floor((elevation - lo) / cell), 0, height - 1).astype(np.int64)
-    flat = row * width + column
-    order = np.lexsort((ranges, flat))
-    first = order[np.concatenate([[True], np.diff(flat[order]) > 0])]
-    image = np.zeros(height * width, np.float32)
-    image[flat[first]] = ranges[first]
+    points: npt.NDArray[np.float32],
+    offset: npt.NDArray[np.float32],
+    ranges: npt.NDArray[np.float32],
+    bins: SphereBins,
+) -> tuple[npt.NDArray[np.float32], float, float, bool]:
+    """Normals, spacing, sigma of unordered points; as a range image if seen from one place (then True)."""
+    flat, first = bins.bins, bins.first
+    height, width = bins.nearest_m.shape
+    image = bins.nearest_m.reshape(-1)
     behind = ranges > 1.1 * image[flat] + 0.1
-    spacing = float(np.median(ranges) * cell)
+    spacing = float(np.median(ranges) * bins.cell_rad)
     if behind.mean() > 0.1:  # not one viewpoint: a submap
-        return _neighbour_normals(points, offset)
+        return *_neighbour_normals(points, offset), False
     direction = np.zeros((height * width, 3), np.float32)
     direction[flat[first]] = offset[first] / ranges[first, None]
     sigma = lidar_sigma_m(image).reshape(height, width)
@@ -297,7 +299,7 @@ def _scattered_normals(
     representative = direction[flat] * image[flat][:, None]
     off_plane = np.abs(((offset - representative) * taken).sum(1))
     taken[off_plane > 4 * float(sigma.flat[0])] = 0
-    return taken.astype(np.float32), spacing, float(sigma.flat[0])
+    return taken.astype(np.float32), spacing, float(sigma.flat[0]), True
 
 
 def _neighbour_normals(

@@ -19,13 +19,14 @@ CHARTS, POINTS = 6, 192
 
 
 @pytest.fixture(scope="module")
-def lazy() -> LazyRegime:
-    return LazyRegime()
+def active() -> ActiveRegime:
+    return ActiveRegime()
 
 
 @pytest.fixture(scope="module")
-def active(lazy: LazyRegime) -> ActiveRegime:
-    return ActiveRegime(lazy=lazy)
+def lazy(active: ActiveRegime) -> LazyRegime:
+    """What the charts start from: narrower layers than charts that share them have."""
+    return active.lazy
 
 
 @pytest.fixture(scope="module")

@@ -81,3 +81,11 @@ def test_any_width(width: int) -> None:
     assert 1 <= f.count <= width
     assert f.mix.shape == (width + 3, f.count)
     assert torch.isfinite(f(_disk(100).float())).all()
+
+
+@pytest.mark.parametrize("most", [1, 10, 26])
+def test_the_smoothest_directions_are_kept(most: int) -> None:
+    whole, few = draw_features(128, seed=0), draw_features(128, seed=0, most=most)
+    assert few.count == most < whole.count
+    torch.testing.assert_close(few.mix, whole.mix[:, :most])
+    torch.testing.assert_close(few.penalty, whole.penalty[:most])

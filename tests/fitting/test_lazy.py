@@ -282,6 +282,15 @@ def test_shared_arrays_are_those_of_the_features(regime: LazyRegime) -> None:
     assert regime.parameter_count == 3 * (3 + regime.features.count)
 
 
+@pytest.mark.parametrize("most", [1, 12, FitConfig().features])
+def test_a_chart_weighs_as_many_features_as_set(most: int) -> None:
+    regime = LazyRegime(FitConfig(features=most))
+    assert regime.features.count == most
+    fit = regime.fit_new(_patches(_saddle, 2, 100, 0.01))
+    assert fit.parameters.shape == (2, 3 * (3 + most))
+    assert torch.isfinite(fit.parameters).all()
+
+
 @pytest.mark.parametrize("width", [8, 32, 128])
 def test_any_width_fits_a_plane(width: int) -> None:
     regime = LazyRegime(FitConfig(width=width), seed=3)

@@ -1,4 +1,4 @@
-"""Batched ridge regression against dense solutions, and its cross-validation against brute force."""
+"""Batched ridge regression against dense solutions, and its choice of the ridge against brute force."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from streamdgp.fitting.features import SharedFeatures, draw_features
-from streamdgp.fitting.ridge import solve_ridge, solve_ridge_gcv
-from tests.reference.ridge import cross_validation_scores, dense_ridge
+from streamdgp.fitting.ridge import solve_ridge, solve_ridge_reml
+from tests.reference.ridge import cross_validation_scores, dense_ridge, marginal_likelihood_scores
 
-_GAMMA = 1.4
+_GAMMA = 1.3
 _CANDIDATES = np.logspace(-4, 0, 13)
 
 
@@ -64,19 +64,21 @@ def test_solution_is_the_dense_one(features: SharedFeatures, seed: int, ridge: f
     seed=st.integers(0, 10**6),
     noise=st.sampled_from([0.002, 0.02, 0.1]),
     bend=st.sampled_from([0.0, 0.1, 0.5]),
+    gamma=st.sampled_from([0.5, 1.0, _GAMMA, 3.0]),
 )
-def test_cross_validation_matches_brute_force(
-    features: SharedFeatures, seed: int, noise: float, bend: float
+def test_marginal_likelihood_matches_brute_force(
+    features: SharedFeatures, seed: int, noise: float, bend: float, gamma: float
 ) -> None:
     rows, targets, weights = _problem(features, seed, noise=noise, bend=bend)
-    fit = solve_ridge_gcv(rows, targets, weights, features.penalty, _GAMMA)
+    fit = solve_ridge_reml(rows, targets, weights, features.penalty, gamma)
     for c in range(len(rows)):
         dense = (rows[c].double().numpy(), targets[c].double().numpy(), weights[c].double().numpy())
-        scores = cross_validation_scores(*dense, features.penalty.double().numpy(), _CANDIDATES, _GAMMA)
+        scores = marginal_likelihood_scores(*dense, features.penalty.double().numpy(), _CANDIDATES, gamma)
         chosen = int(np.abs(np.log(_CANDIDATES / float(fit.ridge[c]))).argmin())
         assert _CANDIDATES[chosen] == pytest.approx(float(fit.ridge[c]), rel=1e-4)
-        # Neighbouring candidates may tie; the choice must be as good as the best one.
-        assert scores[chosen] <= scores.min() * 1.001
+        # Neighbouring candidates may tie; the choice must be as good as the best one. Scores are logarithms
+        # times some 100 rows, of which single precision leaves 0.015.
+        assert scores[chosen] <= scores.min() + 0.02
         used = dense[2] > 0
         wanted, _ = dense_ridge(
             dense[0][used],
@@ -95,23 +97,23 @@ def test_noise_variance_is_unbiased(features: SharedFeatures, noise: float) -> N
     rows, targets, _ = _problem(features, 3, charts=64, noise=noise, bend=0.0)
     weights = torch.ones(targets.shape[:2])
     weights[:, 2 * targets.shape[1] // 3 :] = 0
-    fit = solve_ridge_gcv(rows, targets, weights, features.penalty, _GAMMA)
+    fit = solve_ridge_reml(rows, targets, weights, features.penalty, _GAMMA)
     assert float(fit.noise_variance.mean()) == pytest.approx(3 * noise**2, rel=0.15)
 
 
 def test_padding_does_not_matter(features: SharedFeatures) -> None:
     rows, targets, weights = _problem(features, 4)
     cut = 2 * rows.shape[1] // 3
-    padded = solve_ridge_gcv(rows, targets, weights, features.penalty, _GAMMA)
-    bare = solve_ridge_gcv(rows[:, :cut], targets[:, :cut], weights[:, :cut], features.penalty, _GAMMA)
+    padded = solve_ridge_reml(rows, targets, weights, features.penalty, _GAMMA)
+    bare = solve_ridge_reml(rows[:, :cut], targets[:, :cut], weights[:, :cut], features.penalty, _GAMMA)
     np.testing.assert_array_equal(padded.ridge.numpy(), bare.ridge.numpy())
     np.testing.assert_allclose(rows @ padded.coefficients, rows @ bare.coefficients, atol=1e-5)
 
 
 def test_scaling_all_weights_changes_nothing(features: SharedFeatures) -> None:
     rows, targets, weights = _problem(features, 5)
-    a = solve_ridge_gcv(rows, targets, weights, features.penalty, _GAMMA)
-    b = solve_ridge_gcv(rows, targets, weights * 1024.0, features.penalty, _GAMMA)
+    a = solve_ridge_reml(rows, targets, weights, features.penalty, _GAMMA)
+    b = solve_ridge_reml(rows, targets, weights * 1024.0, features.penalty, _GAMMA)
     np.testing.assert_array_equal(a.ridge.numpy(), b.ridge.numpy())
     np.testing.assert_allclose(a.coefficients.numpy(), b.coefficients.numpy(), atol=1e-5)
 
@@ -122,26 +124,50 @@ def test_degenerate_patches_stay_finite(features: SharedFeatures, rows_used: int
     rows, targets, weights = _problem(features, 6, charts=2)
     weights = weights.clone()
     weights[:, rows_used:] = 0
-    fit = solve_ridge_gcv(rows, targets, weights, features.penalty, _GAMMA)
+    fit = solve_ridge_reml(rows, targets, weights, features.penalty, _GAMMA)
     assert torch.isfinite(fit.coefficients).all()
     assert torch.isfinite(fit.ridge).all()
-    same = solve_ridge_gcv(
+    same = solve_ridge_reml(
         rows[:, :1].expand_as(rows), targets[:, :1].expand_as(targets), weights, features.penalty, _GAMMA
     )
     assert torch.isfinite(same.coefficients).all()
 
 
 def test_flat_patches_get_more_ridge_than_bent_ones(features: SharedFeatures) -> None:
-    flat = solve_ridge_gcv(*_problem(features, 7, charts=32, bend=0.0), features.penalty, _GAMMA)
-    bent = solve_ridge_gcv(*_problem(features, 7, charts=32, bend=0.6), features.penalty, _GAMMA)
+    flat = solve_ridge_reml(*_problem(features, 7, charts=32, bend=0.0), features.penalty, _GAMMA)
+    bent = solve_ridge_reml(*_problem(features, 7, charts=32, bend=0.6), features.penalty, _GAMMA)
     assert flat.ridge.log().mean() > bent.ridge.log().mean() + 1
 
 
 @pytest.mark.parametrize("floor", [0.0, 1e-3, 0.2, 1.0])
 def test_ridge_floor_is_kept(features: SharedFeatures, floor: float) -> None:
     rows, targets, weights = _problem(features, 8, charts=16, noise=0.001, bend=0.6)
-    free = solve_ridge_gcv(rows, targets, weights, features.penalty, _GAMMA)
-    fit = solve_ridge_gcv(rows, targets, weights, features.penalty, _GAMMA, torch.full((len(rows),), floor))
+    free = solve_ridge_reml(rows, targets, weights, features.penalty, _GAMMA)
+    fit = solve_ridge_reml(rows, targets, weights, features.penalty, _GAMMA, torch.full((len(rows),), floor))
     assert float(fit.ridge.min()) >= floor * (1 - 1e-5)
     kept = free.ridge >= floor
     np.testing.assert_array_equal(fit.ridge[kept].numpy(), free.ridge[kept].numpy())
+
+
+def test_noise_is_followed_less_often_than_by_cross_validation(features: SharedFeatures) -> None:
+    """A plane asks for 3 degrees of freedom, the stiffest ridge leaves 4.4: who takes more than 8?
+
+    Generalised cross-validation does in one or two fits of ten: its minimum is shallow on that side. Both
+    at gamma = 1 (at 1.3 and with independent errors neither does), in double precision.
+    """
+    problem = _problem(features, 9, charts=100, noise=0.02, bend=0.0)
+    rows, targets, weights = (x.double() for x in problem)
+    penalty = features.penalty.double()
+    fit = solve_ridge_reml(rows, targets, weights, penalty, 1.0)
+    freedom: dict[str, list[float]] = {"reml": [], "gcv": []}
+    for c in range(len(rows)):
+        used = weights[c] > 0
+        dense = (rows[c][used].numpy(), targets[c][used].numpy(), weights[c][used].numpy(), penalty.numpy())
+        scores = cross_validation_scores(*dense, _CANDIDATES, 1.0)
+        for name, ridge in (("reml", float(fit.ridge[c])), ("gcv", float(_CANDIDATES[scores.argmin()]))):
+            _, hat = dense_ridge(*dense, ridge)
+            freedom[name].append(float(np.trace(hat)))
+    reml, gcv = (np.mean(np.array(freedom[name]) > 8) for name in ("reml", "gcv"))
+    assert reml <= 0.03
+    assert gcv >= 0.06
+    assert np.mean(freedom["reml"]) < np.mean(freedom["gcv"]) - 0.5

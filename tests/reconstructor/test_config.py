@@ -32,8 +32,8 @@ def test_defaults_are_automatic_and_survive_json() -> None:
     assert SceneConfig.from_dict({}) == config
     full = SceneConfig(
         anchor_radius_m=0.04, evidence_voxel_m=0.01, resolution_m=0.005, regime="active", seed=7,
-        evidence=EvidenceConfig(0.2, 16.0), fit=FitConfig(width=32), consistency=ConsistencyConfig(2, 0.5),
-        surface=SurfaceConfig(8, 0.8),
+        evidence=EvidenceConfig(0.2, 16.0), fit=FitConfig(width=32, features=20, smoothness=0.5),
+        consistency=ConsistencyConfig(2, 0.5), surface=SurfaceConfig(8, 0.8),
     )  # fmt: skip
     assert SceneConfig.from_dict(json.loads(json.dumps(full.to_dict()))) == full
 
@@ -61,7 +61,11 @@ def test_defaults_are_automatic_and_survive_json() -> None:
         ({"fit": {"width": 2}}, "width in 4..1024"),
         ({"fit": {"max_samples": 5}}, "max_samples"),
         ({"fit": {"refit_growth": 1.0}}, "refit_growth"),
-        ({"fit": {"gcv_gamma": 0.5}}, "gcv_gamma"),
+        ({"fit": {"smoothness": 0.4}}, "smoothness"),
+        ({"fit": {"smoothness": float("inf")}}, "smoothness"),
+        ({"fit": {"features": 0}}, "features in 1..64"),
+        ({"fit": {"features": 65}}, "features in 1..64"),
+        ({"fit": {"gcv_gamma": 1.2}}, "gcv_gamma"),
         ({"fit": {"breadth": 64}}, "breadth"),
         ({"evidence": {"min_incidence_cos": 1.0}}, "min_incidence_cos"),
         ({"evidence": {"view_mass_cap": 0.5}}, "view_mass_cap"),
@@ -76,6 +80,7 @@ def test_defaults_are_automatic_and_survive_json() -> None:
         ({"seed": 1.5}, "seed"),
         ({"seed": True}, "seed"),
         ({"fit": {"width": 64.5}}, "width"),
+        ({"fit": {"features": 26.5}}, "features"),
         ({"fit": {"max_samples": 256.0}}, "max_samples"),
         ({"consistency": {"sweeps": 1.5}}, "sweeps"),
         ({"consistency": {"weight": float("inf")}}, "weight"),

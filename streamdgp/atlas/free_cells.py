@@ -1,0 +1,167 @@
+"""Free space and charts: the cells of a chart's domain that rays pass through are no surface.
+
+Surfels forget what was seen before they came; a chart remembers. Each cell of its support counts the
+observations that passed through it, in the unit of those that hit it (pixels), and a cell is surface only
+while hits outweigh passes. So a chart cannot run across a gap that was looked through, nor past an edge
+that wandered with the pose.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from streamdgp.evidence.free_space import (
+    JUDGED_EVERY,
+    is_hidden,
+    least_around,
+    passes_at,
+    project,
+)
+from streamdgp.evidence.patches import MOST_VOTES, SUPPORT_CELLS
+from streamdgp.fitting.pointers import raster_at
+
+__all__ = ["PASS_WEIGHT", "count_passes", "inherit_passes"]
+
+PASS_WEIGHT = 1.0
+"""What a pass counts against a hit."""
+_LEAST_INCIDENCE = 0.5
+_BULGE = 0.3
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def count_passes(
+    begin: int,
+    end: int,
+    frame: int,
+    seen: Any,
+    far: Any,
+    is_pinhole: bool,
+    camera: Any,
+    window: int,
+    noise: Any,
+    sensor_rotation: Any,
+    origin: Any,
+    margin_m: float,
+    scale_m: float,
+    anchor: Any,
+    rotation: Any,
+    raster_address: Any,
+    support: Any,
+    hits: Any,
+    passes: Any,
+    is_counted: Any,
+    shrinks: Any,
+) -> None:
+    """Count in passes (charts, 16, 16) uint8 what a view sees through; see ``SensorView`` for the view.
+
+    Charts ``begin`` to ``end`` are judged, those whose turn it is in this frame. Only cells
+    that are surface, or were: elsewhere a chart runs on anywhere. support, hits (charts, 16, 16)
+    uint8. ``is_counted`` and ``shrinks`` (charts,) uint8 are set for charts with new passes, and for those
+    whose support shrinks by them. A raster address of 0 says that the chart is not fitted.
+    """
+    out = np.empty(2)
+    finest = max(camera[0], camera[1])
+    for c in range(begin + (begin + frame) % JUDGED_EVERY, end, JUDGED_EVERY):
+        if raster_address[c] == 0:
+            continue
+        x = anchor[c, 0] - origin[0]
+        y = anchor[c, 1] - origin[1]
+        z = anchor[c, 2] - origin[2]
+        length = np.sqrt(x * x + y * y + z * z)
+        if length < 2.0 * scale_m:
+            continue
+        xs = x * sensor_rotation[0, 0] + y * sensor_rotation[1, 0] + z * sensor_rotation[2, 0]
+        ys = x * sensor_rotation[0, 1] + y * sensor_rotation[1, 1] + z * sensor_rotation[2, 1]
+        zs = x * sensor_rotation[0, 2] + y * sensor_rotation[1, 2] + z * sensor_rotation[2, 2]
+        d = project(xs, ys, zs, is_pinhole, camera, out)
+        if d <= 2.0 * scale_m:
+            continue
+        cos = abs(x * rotation[c, 0, 2] + y * rotation[c, 1, 2] + z * rotation[c, 2, 2]) / length
+        # How far the chart comes towards the sensor: by its tilt and by its bulge.
+        depth_m = (np.sqrt(max(1.0 - cos * cos, 0.0)) + _BULGE) * scale_m
+        wide = 1.2 * scale_m * finest / (d - scale_m) + window
+        if is_hidden(out[0], out[1], wide, d - depth_m + margin_m, far, seen.shape, not is_pinhole):
+            continue
+        raster = raster_at(raster_address[c])
+        for i in range(SUPPORT_CELLS):
+            for j in range(SUPPORT_CELLS):
+                p = passes[c, i, j]
+                du, dv = 2.0 * i - (SUPPORT_CELLS - 1), 2.0 * j - (SUPPORT_CELLS - 1)
+                if support[c, i, j] == 0 and p == 0:
+                    continue
+                if du * du + dv * dv > SUPPORT_CELLS * SUPPORT_CELLS:
+                    continue
+                a, b = 2 * i + 1, 2 * j + 1
+                r0, r1, r2 = raster[a, b, 0] * scale_m, raster[a, b, 1] * scale_m, raster[a, b, 2] * scale_m
+                px = x + rotation[c, 0, 0] * r0 + rotation[c, 0, 1] * r1 + rotation[c, 0, 2] * r2
+                py = y + rotation[c, 1, 0] * r0 + rotation[c, 1, 1] * r1 + rotation[c, 1, 2] * r2
+                pz = z + rotation[c, 2, 0] * r0 + rotation[c, 2, 1] * r1 + rotation[c, 2, 2] * r2
+                xs = px * sensor_rotation[0, 0] + py * sensor_rotation[1, 0] + pz * sensor_rotation[2, 0]
+                ys = px * sensor_rotation[0, 1] + py * sensor_rotation[1, 1] + pz * sensor_rotation[2, 1]
+                zs = px * sensor_rotation[0, 2] + py * sensor_rotation[1, 2] + pz * sensor_rotation[2, 2]
+                d = project(xs, ys, zs, is_pinhole, camera, out)
+                if d <= 0.0:
+                    continue
+                least = least_around(seen, out[0], out[1], window, not is_pinhole)
+                if not least > 0.0:
+                    continue
+                if d >= least - margin_m - 3.0 * (noise[0] + noise[1] * (least - noise[2]) ** 2):
+                    continue
+                # Tangents by central differences give the cell's normal, here in the chart's frame.
+                s0 = raster[a + 1, b, 0] - raster[a - 1, b, 0]
+                s1 = raster[a + 1, b, 1] - raster[a - 1, b, 1]
+                s2 = raster[a + 1, b, 2] - raster[a - 1, b, 2]
+                t0 = raster[a, b + 1, 0] - raster[a, b - 1, 0]
+                t1 = raster[a, b + 1, 1] - raster[a, b - 1, 1]
+                t2 = raster[a, b + 1, 2] - raster[a, b - 1, 2]
+                n0, n1, n2 = s1 * t2 - s2 * t1, s2 * t0 - s0 * t2, s0 * t1 - s1 * t0
+                l0 = px * rotation[c, 0, 0] + py * rotation[c, 1, 0] + pz * rotation[c, 2, 0]
+                l1 = px * rotation[c, 0, 1] + py * rotation[c, 1, 1] + pz * rotation[c, 2, 1]
+                l2 = px * rotation[c, 0, 2] + py * rotation[c, 1, 2] + pz * rotation[c, 2, 2]
+                size = np.sqrt((n0 * n0 + n1 * n1 + n2 * n2) * (px * px + py * py + pz * pz))
+                facing = abs(n0 * l0 + n1 * l1 + n2 * l2) / max(size, 1e-30)
+                if facing < _LEAST_INCIDENCE:
+                    continue
+                if p >= MOST_VOTES:
+                    hits[c, i, j] //= 2
+                    p //= 2
+                more = p + JUDGED_EVERY
+                h = float(hits[c, i, j])
+                before, after = h / max(h + PASS_WEIGHT * p, 1e-9), h / (h + PASS_WEIGHT * more)
+                if (h == 0.0 and p == 0) or int(before * 5.0) != int(after * 5.0):
+                    shrinks[c] = 1
+                passes[c, i, j] = more
+                is_counted[c] = 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def inherit_passes(
+    charts: Any,
+    wanted: Any,
+    anchor: Any,
+    rotation: Any,
+    scale_m: float,
+    raster_address: Any,
+    voxel_m: float,
+    table: Any,
+    block_keys: Any,
+    remembered: Any,
+    passes: Any,
+) -> None:
+    """Give the ``wanted`` cells (C, 16, 16) of charts (C,) the passes that the evidence remembers there."""
+    for row in range(charts.shape[0]):
+        c = charts[row]
+        raster = raster_at(raster_address[row])
+        for i in range(SUPPORT_CELLS):
+            for j in range(SUPPORT_CELLS):
+                if not wanted[row, i, j]:
+                    continue
+                a, b = 2 * i + 1, 2 * j + 1
+                r0, r1, r2 = raster[a, b, 0] * scale_m, raster[a, b, 1] * scale_m, raster[a, b, 2] * scale_m
+                x = anchor[c, 0] + rotation[c, 0, 0] * r0 + rotation[c, 0, 1] * r1 + rotation[c, 0, 2] * r2
+                y = anchor[c, 1] + rotation[c, 1, 0] * r0 + rotation[c, 1, 1] * r1 + rotation[c, 1, 2] * r2
+                z = anchor[c, 2] + rotation[c, 2, 0] * r0 + rotation[c, 2, 1] * r1 + rotation[c, 2, 2] * r2
+                passes[c, i, j] = passes_at(x, y, z, voxel_m, table, block_keys, remembered)
