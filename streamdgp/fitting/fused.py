@@ -16,12 +16,16 @@ from numba import njit
 
 from streamdgp.fitting.raster import RASTER, foot_on_raster
 
-__all__ = ["rasters_of_charts", "regress_charts"]
+__all__ = ["STEEP_COS", "STEEP_SHARE", "rasters_of_charts", "regress_charts"]
 
 _HALF = (RASTER - 1) / 2
 _AFFINE = 3
 _JITTER = 1e-6
 _STEPS = 3
+STEEP_COS = 0.4
+"""A chart is steep where its normal leans further from the tangent plane's than this, 66 degrees."""
+STEEP_SHARE = 0.02
+"""A chart with no more steep rows than this is a graph over its tangent plane."""
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
@@ -73,6 +77,8 @@ def _feet(
     det = a * d - b * c
     smallest = np.sqrt(max(half - np.sqrt(max(half * half - det * det, 0.0)), 0.0))
     graph = smallest > limit
+    over = np.empty((2, count))
+    seen = steep = 0
     y = np.empty(3)
     v = np.empty(2)
     out = np.empty(9)
@@ -101,14 +107,29 @@ def _feet(
                         v[0] = i / _HALF - 1.0
                         v[1] = j / _HALF - 1.0
         foot_on_raster(raster, y, v, out, _STEPS)
+        feet[0, r] = v[0]
+        feet[1, r] = v[1]
         if graph:
-            f0 = v[0] * a + v[1] * c + t0
-            f1 = v[0] * b + v[1] * d + t1
-            feet[0, r] = f0 + thick * (y[0] - f0)
-            feet[1, r] = f1 + thick * (y[1] - f1)
-        else:
-            feet[0, r] = v[0]
-            feet[1, r] = v[1]
+            over[0, r] = out[0]
+            over[1, r] = out[1]
+            n0 = out[4] * out[8] - out[5] * out[7]
+            n1 = out[5] * out[6] - out[3] * out[8]
+            n2 = out[3] * out[7] - out[4] * out[6]
+            seen += 1
+            steep += n2 < STEEP_COS * np.sqrt(n0 * n0 + n1 * n1 + n2 * n2)
+    if not graph:
+        return
+    # A graph over its tangent plane is parametrised by that plane: see LazyRegime._feet.
+    is_height = steep <= STEEP_SHARE * seen
+    for r in range(count):
+        if weights[r] > 0.0:
+            if is_height:
+                f0, f1 = over[0, r], over[1, r]
+            else:
+                f0 = feet[0, r] * a + feet[1, r] * c + t0
+                f1 = feet[0, r] * b + feet[1, r] * d + t1
+            feet[0, r] = f0 + thick * (points[r, 0] - f0)
+            feet[1, r] = f1 + thick * (points[r, 1] - f1)
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")

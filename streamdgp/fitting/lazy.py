@@ -12,8 +12,8 @@ import torch
 
 from streamdgp.config import FitConfig
 from streamdgp.fitting.features import SharedFeatures, draw_features
-from streamdgp.fitting.fused import rasters_of_charts, regress_charts
-from streamdgp.fitting.raster import RASTER, project_on_rasters, raster_lattice
+from streamdgp.fitting.fused import STEEP_COS, STEEP_SHARE, rasters_of_charts, regress_charts
+from streamdgp.fitting.raster import RASTER, over_tangent_plane, project_on_rasters, raster_lattice
 from streamdgp.fitting.ridge import ridge_candidates, solve_ridge, solve_ridge_reml
 from streamdgp.fitting.types import FitResult, PatchBatch
 from streamdgp.sampling.domain import poisson_disk_domain
@@ -176,7 +176,7 @@ class LazyRegime:
         """Regress once on all evidence with a large ridge.
 
         An assignment displaces samples by half their spacing; that jitter must not reach the feet
-        from which cross-validation judges the fit.
+        from which the ridge is judged.
         """
         feet = self._feet(coefficients, patches)
         ridge = self._ridge_floor(patches).clamp_min(_SMOOTHING_RIDGE)
@@ -186,18 +186,28 @@ class LazyRegime:
         """Parameters (C, N, 2) of the evidence: foot points, in a fixed gauge.
 
         A surface does not fix its parametrisation; left alone, repeated warm starts let it drift until
-        feet leave V. So the affine part of the tangential map is made the identity, unless it is
-        nearly singular (a fold). Evidence nearly as thick as the chart is wide tells nothing about the
-        foot point's direction (nearest points on a tilted sheet tilt it further): there the feet are
-        the tangential coordinates, and the chart is a regression of height.
+        feet leave V, and what bends in the tangential map counts as signal that no ridge may smooth. So
+        a chart that is a graph over its tangent plane is parametrised by that plane. On a fold only
+        the affine part of the tangential map is made the identity, unless it is nearly singular.
+
+        Evidence nearly as thick as the chart is wide tells nothing about the foot point's direction
+        (nearest points on a tilted sheet tilt it further): there the feet are the tangential coordinates,
+        and the chart is a regression of height.
         """
-        feet, _ = self._project(coefficients, patches)
+        rasters = (self._lattice_rows @ coefficients).reshape(-1, RASTER, RASTER, 3).cpu().numpy()
+        feet, _ = self._project(rasters, patches)
         tangential = coefficients[:, :3, :2]
         a, b, c, d = (tangential[:, i, j] for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)))
         half = 0.5 * (a.square() + b.square() + c.square() + d.square())
         smallest = (half - (half.square() - (a * d - b * c).square()).clamp_min(0).sqrt()).clamp_min(0).sqrt()
         graph = (smallest > _GAUGE_LIMIT)[:, None, None]
-        feet = torch.where(graph, feet @ tangential[:, :2] + tangential[:, 2:], feet)
+        over = np.zeros((*patches.weights.shape, 2), np.float32)
+        steep = np.zeros(patches.weights.shape, np.uint8)
+        over_tangent_plane(rasters, feet.cpu().numpy(), patches.weights.cpu().numpy(), STEEP_COS, over, steep)
+        is_height = torch.from_numpy(steep.sum(1)).to(feet) <= STEEP_SHARE * (patches.weights > 0).sum(1)
+        affine = feet @ tangential[:, :2] + tangential[:, 2:]
+        over_plane = torch.where(is_height[:, None, None], torch.from_numpy(over).to(feet), affine)
+        feet = torch.where(graph, over_plane, feet)
         thick = ((patches.thickness - _THIN) / (_THICK - _THIN)).clamp(0, 1)[:, None, None]
         return torch.where(graph, feet + thick * (patches.points[..., :2] - feet), feet)
 
@@ -214,21 +224,20 @@ class LazyRegime:
         distance = torch.where(valid[:, None, :], distance, torch.full_like(distance, torch.inf))
         return picked, distance.amin(2) < 0.2**2
 
-    def _project(self, coefficients: torch.Tensor, patches: PatchBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Feet (C, N, 2) and signed distances (C, N) of the evidence."""
-        rasters = (self._lattice_rows @ coefficients).reshape(-1, RASTER, RASTER, 3)
+    def _project(self, rasters: np.ndarray, patches: PatchBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Feet (C, N, 2) and signed distances (C, N) of the evidence on rasters (C, 33, 33, 3)."""
         feet = np.empty((*patches.weights.shape, 2), np.float32)
         distance = np.empty(patches.weights.shape, np.float32)
         project_on_rasters(
-            rasters.cpu().numpy(), patches.points.cpu().numpy(), patches.weights.cpu().numpy(), feet, distance
+            rasters, patches.points.cpu().numpy(), patches.weights.cpu().numpy(), feet, distance
         )
         return torch.from_numpy(feet).to(self.device), torch.from_numpy(distance).to(self.device)
 
     def _regress(self, patches: PatchBatch, coefficients: torch.Tensor, *, cold: bool) -> FitResult:
-        """Feet on a smooth chart, regression with the ridge by cross-validation, then robustly.
+        """Feet on a smooth chart, regression with the ridge by marginal likelihood, then robustly.
 
         Feet must not come from a chart that follows the noise: nearest points on a wiggly sheet make
-        its residuals small, cross-validation then asks for more wiggles, and warm starts repeat that.
+        its residuals small, the likelihood then asks for more wiggles, and warm starts repeat that.
         So a cold start is regressed once with a large ridge, and a stored chart is shrunk.
         """
         if self._table is not None:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numba import njit
 
-__all__ = ["RASTER", "foot_on_raster", "project_on_rasters", "raster_lattice"]
+__all__ = ["RASTER", "foot_on_raster", "over_tangent_plane", "project_on_rasters", "raster_lattice"]
 
 RASTER = 33
 _HALF = (RASTER - 1) / 2
@@ -137,3 +137,28 @@ def project_on_rasters(rasters: Any, points: Any, weights: Any, feet: Any, dista
             nz = out[3] * out[7] - out[4] * out[6]
             length = np.sqrt(nx * nx + ny * ny + nz * nz) + 1e-30
             distance[c, r] = ((y[0] - out[0]) * nx + (y[1] - out[1]) * ny + (y[2] - out[2]) * nz) / length
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def over_tangent_plane(
+    rasters: Any, feet: Any, weights: Any, steep_cos: float, over: Any, steep: Any
+) -> None:
+    """Tangential coordinates of phi at the feet of the rows: over (C, N, 2); steep (C, N) uint8 where the
+    chart's normal leans further from its third axis than ``steep_cos``. Padding is left alone.
+    """
+    y = np.zeros(3)
+    v = np.empty(2)
+    out = np.empty(9)
+    for c in range(feet.shape[0]):
+        for r in range(feet.shape[1]):
+            if weights[c, r] <= 0.0:
+                continue
+            v[0] = feet[c, r, 0]
+            v[1] = feet[c, r, 1]
+            foot_on_raster(rasters[c], y, v, out, 0)
+            over[c, r, 0] = out[0]
+            over[c, r, 1] = out[1]
+            n0 = out[4] * out[8] - out[5] * out[7]
+            n1 = out[5] * out[6] - out[3] * out[8]
+            n2 = out[3] * out[7] - out[4] * out[6]
+            steep[c, r] = n2 < steep_cos * np.sqrt(n0 * n0 + n1 * n1 + n2 * n2)

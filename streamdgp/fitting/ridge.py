@@ -118,7 +118,8 @@ def solve_ridge_reml(
     volume = (shrunk / grid[None, :, None]).log().sum(-1)
     score = (count[:, None] - _AFFINE).clamp_min(1) * penalised.log() + gamma * volume
     if floor is not None:
-        score = torch.where(grid[None, :] >= floor[:, None], score, torch.full_like(score, torch.inf))
+        allowed = grid[None, :] >= floor[:, None].clamp_max(_LARGEST)
+        score = torch.where(allowed, score, torch.full_like(score, torch.inf))
     best = score.argmin(1)
     ridge = grid[best]
     features = root[:, None] * (vectors @ (projected / (values + ridge[:, None])[..., None]))

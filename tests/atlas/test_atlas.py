@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -11,10 +13,18 @@ from scipy.ndimage import binary_closing
 
 from streamdgp.atlas.atlas import Atlas, tangent_frames
 from streamdgp.atlas.support import support_masks
+from streamdgp.config import EvidenceConfig
+from streamdgp.evidence import SurfelMap
 from streamdgp.evidence.patches import DIRTY_CELLS, SUPPORT_CELLS
 from streamdgp.sampling.anchors import insert_chart
 
 _CELLS = DIRTY_CELLS**2
+_VOXEL = 0.01
+
+
+def _nothing_remembered() -> SurfelMap:
+    """Evidence through which no ray has passed."""
+    return SurfelMap(_VOXEL, EvidenceConfig())
 
 
 def _atlas(count: int) -> Atlas:
@@ -33,9 +43,9 @@ def _atlas(count: int) -> Atlas:
     mass[:, :16] = 100
     observations = np.zeros((count, SUPPORT_CELLS, SUPPORT_CELLS), np.float32)
     observations[:, 4:8, 4:8] = 3
-    atlas.store_fit(new, observations, mass, np.ones(count, np.bool_), 5)
     parameters = rng.normal(size=(count, 12)).astype(np.float32)
     atlas.store_weights(new, parameters, rng.normal(size=(count, 33, 33, 3)).astype(np.float32))
+    atlas.store_fit(new, observations, mass, np.ones(count, np.bool_), 5, _nothing_remembered())
     return atlas
 
 
@@ -120,7 +130,7 @@ def test_a_fit_resets_the_count() -> None:
     mass = np.zeros((1, _CELLS), np.float32)
     mass[0, :16] = 600
     observations = np.ones((1, SUPPORT_CELLS, SUPPORT_CELLS), np.float32)
-    atlas.store_fit(np.array([2]), observations, mass, np.zeros(1, np.bool_), 9)
+    atlas.store_fit(np.array([2]), observations, mass, np.zeros(1, np.bool_), 9, _nothing_remembered())
     assert not len(atlas.dirty(_ALL, 2.0))
     assert atlas.columns["version"][2] == 9
     assert atlas.columns["fits"][2] == 2
@@ -137,7 +147,8 @@ def test_logarithmic_refits() -> None:
         if len(atlas.dirty(np.array([0]), 2.0)):
             refits.append(k)
             mass = atlas.columns["fit_mass"][:1] + atlas.columns["fresh_mass"][:1]
-            atlas.store_fit(np.array([0]), np.ones((1, 16, 16), np.float32), mass, np.zeros(1, np.bool_), k)
+            seen = np.ones((1, 16, 16), np.float32)
+            atlas.store_fit(np.array([0]), seen, mass, np.zeros(1, np.bool_), k, _nothing_remembered())
     assert 8 <= len(refits) <= 10
 
 
@@ -205,38 +216,130 @@ def test_store_weights_takes_rasters_over_and_copies_parameters() -> None:
     assert (atlas.columns["parameters"][[1, 3]] == 1).all()
 
 
+def _hits_only(hits: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Supports of cells that nothing passed through."""
+    return support_masks(hits.astype(np.uint8), np.zeros(hits.shape, np.uint8))
+
+
 def test_support_closes_gaps_and_keeps_its_boundary() -> None:
-    observations = np.zeros((2, 16, 16))
-    observations[0, 2:14:2, 2:14:2] = 1
-    masks = support_masks(observations)
+    hits = np.zeros((2, 16, 16))
+    hits[0, 2:14:2, 2:14:2] = 1
+    masks = _hits_only(hits)
     assert masks.shape == (2, 16, 16)
     assert masks.dtype == np.uint8
-    assert masks[0, 3:12, 3:12].all(), "gaps between samples are closed"
+    assert (masks[0, 3:12, 3:12] == 255).all(), "gaps between samples are closed"
     assert masks[0, :2].sum() == masks[0, 13:].sum() == 0, "the outer boundary does not move"
     assert masks[1].sum() == 0
 
 
 def test_support_keeps_a_real_hole_and_the_border() -> None:
-    observations = np.ones((1, 16, 16))
-    observations[0, 4:12, 4:12] = 0
-    mask = support_masks(observations)[0]
+    hits = np.ones((1, 16, 16))
+    hits[0, 4:12, 4:12] = 0
+    mask = _hits_only(hits)[0]
     assert mask[6:10, 6:10].sum() == 0
     assert mask[0].all()
     assert mask[:, -1].all()
     half = np.zeros((1, 16, 16))
     half[0, :8] = 1
-    np.testing.assert_array_equal(support_masks(half)[0], half[0])
+    np.testing.assert_array_equal(_hits_only(half)[0], 255 * half[0])
 
 
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.3, 0.6, 0.95])
 def test_support_is_a_binary_closing(share: float) -> None:
-    """Against scipy, mask by mask, on random evidence up to the border."""
+    """Against scipy, mask by mask, on random evidence up to the border that nothing passed through."""
     rng = np.random.default_rng(0)
-    observations = (rng.uniform(size=(60, 16, 16)) < share) * rng.uniform(0.1, 9.0, (60, 16, 16))
-    for mask, seen in zip(support_masks(observations), observations > 0, strict=True):
+    hits = (rng.uniform(size=(60, 16, 16)) < share) * rng.integers(1, 241, (60, 16, 16))
+    for mask, seen in zip(_hits_only(hits), hits > 0, strict=True):
         want = binary_closing(np.pad(seen, 8), iterations=2)[8:-8, 8:-8]
-        np.testing.assert_array_equal(mask, want)
+        np.testing.assert_array_equal(mask, 255 * want.astype(int))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.6, 0.95])
+def test_support_is_the_share_of_hits_where_something_passed(share: float) -> None:
+    """By definition, with scipy's closing: hits over all votes, nothing below a fifth, gaps passed once."""
+    rng = np.random.default_rng(1)
+    shape = (80, 16, 16)
+    hits = (rng.uniform(size=shape) < share) * rng.integers(1, 241, shape)
+    many = np.where(rng.uniform(size=shape) < 0.5, rng.integers(1, 5, shape), rng.integers(1, 242, shape))
+    passes = (rng.uniform(size=shape) < 0.5) * many
+    odds = hits / np.maximum(hits + passes, 1)
+    filled = partial = opened = 0
+    for k, mask in enumerate(support_masks(hits.astype(np.uint8), passes.astype(np.uint8))):
+        surface = odds[k] > 0.2
+        closed = binary_closing(np.pad(surface, 8), iterations=2)[8:-8, 8:-8]
+        gap = closed & (hits[k] == 0) & (passes[k] <= 2)
+        want = np.where(gap, 255, np.where(surface, np.rint(255 * odds[k]), 0))
+        np.testing.assert_array_equal(mask, want.astype(int))
+        filled += int(gap.sum())
+        partial += int((surface & (odds[k] < 1)).sum())
+        opened += int((closed & ~gap & ~surface).sum())
+    assert min(filled, partial, opened) > 50, "the cases must occur"
 
 
 def test_support_of_no_charts() -> None:
-    assert support_masks(np.zeros((0, 16, 16))).shape == (0, 16, 16)
+    nothing = np.zeros((0, 16, 16), np.uint8)
+    assert support_masks(nothing, nothing).shape == (0, 16, 16)
+
+
+def _with_flat_raster() -> Atlas:
+    """One unfitted chart at z = 0.005 with its normal along z, whose raster is the identity."""
+    atlas = Atlas(0.04, 0.064, 12)
+    atlas.columns["anchor"][0] = (0.0, 0.0, 0.005)
+    insert_chart(0, atlas.columns["anchor"], atlas.scale_m, atlas.grid)
+    atlas.appended(1, 0)
+    atlas.columns["rotation"][0] = np.eye(3)
+    v = np.linspace(-1, 1, 33, dtype=np.float32)
+    raster = np.stack([*np.meshgrid(v, v, indexing="ij"), np.zeros((33, 33), np.float32)], -1)
+    atlas.store_weights(np.array([0]), np.zeros((1, 12), np.float32), [raster])
+    return atlas
+
+
+def _remembering(left: int, right: int) -> SurfelMap:
+    """Evidence of one layer of blocks about the origin; so many passes on either side of x = 0."""
+    evidence = SurfelMap(_VOXEL, EvidenceConfig())
+    x, y = np.meshgrid(np.arange(-16, 16, 8), np.arange(-16, 16, 8), indexing="ij")
+    key = np.stack([x.ravel(), y.ravel(), np.zeros(16)], 1).astype(np.int32)
+    columns = {name: np.zeros((16, *c.shape[1:]), c.dtype) for name, c in evidence.columns.items()}
+    columns["key"] = key
+    passes = np.repeat(np.where(key[:, :1] < 0, left, right), 64, 1).astype(np.uint8)
+    return SurfelMap.restore(_VOXEL, EvidenceConfig(), columns, passes)
+
+
+def _fit(atlas: Atlas, observations: npt.NDArray[np.float32], evidence: SurfelMap) -> None:
+    mass = np.ones((1, _CELLS), np.float32)
+    atlas.store_fit(np.array([0]), observations[None], mass, np.zeros(1, np.bool_), 1, evidence)
+
+
+def test_a_cell_takes_over_what_the_evidence_remembers_once() -> None:
+    """When it gets evidence for the first time; what it counts itself later stays its own."""
+    atlas = _with_flat_raster()
+    seen = np.ones((16, 16), np.float32)
+    seen[:, 12:] = 0
+    _fit(atlas, seen, _remembering(7, 240))
+    passes = atlas.columns["passes"][0]
+    assert (passes[:8, :12] == 7).all()
+    assert (passes[8:, :12] == 240).all()
+    assert not passes[:, 12:].any()
+    assert (atlas.columns["hits"][0] == (seen > 0)).all()
+    assert (np.asarray(atlas.supports[0])[8:, :12] == 0).all(), "so the chart does not show there"
+    _fit(atlas, np.ones((16, 16), np.float32), _remembering(9, 9))
+    assert (passes[:8, :12] == 7).all()
+    assert (passes[:, 12:] == 9).all()
+
+
+def test_a_cell_without_evidence_forgets_hits_and_off_the_surface_passes_too() -> None:
+    atlas = _with_flat_raster()
+    everywhere = np.ones((16, 16), np.float32)
+    _fit(atlas, everywhere, _remembering(0, 0))
+    atlas.columns["hits"][0], atlas.columns["passes"][0] = 50, 60
+    half = everywhere.copy()
+    half[8:] = 0
+    half[4, 4] = 0
+    _fit(atlas, half, _remembering(0, 0))
+    hits, passes = atlas.columns["hits"][0], atlas.columns["passes"][0]
+    np.testing.assert_array_equal(hits, np.where(half > 0, 50, 0))
+    assert (passes[:8] == 60).all(), "a gap within the surface keeps what went through"
+    assert not passes[8:].any()
+    shown = np.asarray(atlas.supports[0])
+    np.testing.assert_allclose(shown[half > 0], 50 / 110, atol=0.5 / 255)
+    assert not shown[half == 0].any()

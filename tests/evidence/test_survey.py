@@ -12,7 +12,7 @@ import pytest
 from streamdgp.atlas.atlas import Atlas, tangent_frames
 from streamdgp.config import EvidenceConfig
 from streamdgp.evidence import SurfelMap
-from streamdgp.evidence.patches import DIRTY_CELLS, survey_touched
+from streamdgp.evidence.patches import DIRTY_CELLS, MOST_VOTES, SUPPORT_CELLS, survey_touched
 from streamdgp.sampling.anchors import insert_chart
 
 Array = npt.NDArray[Any]
@@ -22,11 +22,24 @@ _CELLS = DIRTY_CELLS**2
 
 @dataclass(frozen=True)
 class _Scene:
-    """Random surfels with charts strewn among them, and the weights the surfels gained."""
+    """Random surfels with charts strewn among them, the weights the surfels gained, earlier votes."""
 
     surfels: SurfelMap
     atlas: Atlas
     gained: Array
+    hits: Array
+    passes: Array
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """Fresh mass, touched flags, covered flags, hits and passes per support cell."""
+
+    fresh: Array
+    flags: Array
+    covered: Array
+    hits: Array
+    passes: Array
 
 
 def _unit(rng: np.random.Generator, count: int) -> Array:
@@ -58,26 +71,40 @@ def _scene(seed: int, half_m: float, charts: int, surfels: int = 900) -> _Scene:
         insert_chart(chart, atlas.columns["anchor"], _SCALE, atlas.grid)
     new = atlas.appended(charts, 0)
     atlas.columns["rotation"][new] = tangent_frames(_unit(rng, charts))
-    return _Scene(m, atlas, rng.uniform(1, 100, surfels))
+    # A quarter was seen through; half of the cells are about to be full.
+    gained = rng.uniform(1, 100, surfels) * np.where(rng.uniform(size=surfels) < 0.25, -1, 1)
+    gained[10:20] = 0
+    votes = (atlas.capacity, SUPPORT_CELLS, SUPPORT_CELLS)
+    hits = np.where(rng.uniform(size=votes) < 0.5, MOST_VOTES - rng.integers(0, 3, votes), 0)
+    passes = rng.integers(0, MOST_VOTES + 2, votes)
+    return _Scene(m, atlas, gained, hits.astype(np.uint8), passes.astype(np.uint8))
 
 
-def _survey(s: _Scene, touched: Array) -> tuple[Array, Array, Array]:
-    """Fresh mass, touched flags and covered flags from the kernel; what was there before is added to."""
+def _survey(s: _Scene, touched: Array) -> _Answer:
+    """What the kernel says; what was there before is added to."""
     fresh = np.ones((s.atlas.capacity, _CELLS), np.float32)
     flags, covered = np.zeros(s.atlas.capacity, np.uint8), np.full(len(touched), 7, np.uint8)
+    hits, passes = s.hits.copy(), s.passes.copy()
     survey_touched(
         touched, s.gained[touched], s.atlas.columns["anchor"], s.atlas.columns["rotation"], _RADIUS, _SCALE,
-        _MIN_COS, _VOXEL, s.surfels.look_up, s.atlas.grid, fresh, flags, covered,
+        _MIN_COS, _VOXEL, s.surfels.look_up, s.atlas.grid, fresh, hits, passes, flags, covered,
     )  # fmt: skip
-    return fresh, flags, covered
+    return _Answer(fresh, flags, covered, hits, passes)
 
 
-def _slowly(s: _Scene, touched: Array) -> tuple[Array, Array, Array]:
+def _cell(tangential: Array, cells: int) -> tuple[Array, Array]:
+    """Rows and columns of the cells that points (C, 2), in ball radii, lie in."""
+    cell = np.clip(np.floor((tangential + 1) / 2 * cells), 0, cells - 1).astype(int)
+    return cell[:, 0], cell[:, 1]
+
+
+def _slowly(s: _Scene, touched: Array) -> _Answer:
     """The same by definition, float64."""
     c = s.surfels.columns
     anchor, rotation = s.atlas.column("anchor"), s.atlas.column("rotation")
     fresh = np.ones((s.atlas.capacity, _CELLS))
     flags, covered = np.zeros(s.atlas.capacity, np.uint8), np.zeros(len(touched), np.uint8)
+    hits, passes = s.hits.astype(int), s.passes.astype(int)
     for row, i in enumerate(touched):
         center = (c["key"][i] + 0.5) * _VOXEL
         n = c["normal"][i].astype(np.float64)
@@ -85,17 +112,23 @@ def _slowly(s: _Scene, touched: Array) -> tuple[Array, Array, Array]:
         # No chart matters whose cell of the anchor grid is not the voxel's or one beside it.
         beside = np.abs(np.floor(anchor / _SCALE) - np.floor(center / _SCALE)).max(1) <= 1
         cosine = rotation[:, :, 2] @ n / length
-        sees = beside & (np.linalg.norm(anchor - center, axis=1) <= _SCALE) & (cosine > _MIN_COS)
+        sees = np.flatnonzero(
+            beside & (np.linalg.norm(anchor - center, axis=1) <= _SCALE) & (cosine > _MIN_COS)
+        )
         local = np.einsum("ck,ckj->cj", s.surfels.positions_m(np.array([i])) - anchor, rotation)
-        cell = np.clip(np.floor((local[:, :2] / _SCALE + 1) / 2 * DIRTY_CELLS), 0, DIRTY_CELLS - 1)
-        number = (cell[:, 0] * DIRTY_CELLS + cell[:, 1]).astype(int)
-        fresh[np.flatnonzero(sees), number[sees]] += s.gained[i]
-        flags[np.flatnonzero(sees)] = 1
+        a, b = _cell(local[sees, :2] / _SCALE, DIRTY_CELLS)
+        fresh[sees, a * DIRTY_CELLS + b] += s.gained[i]
+        flags[sees] = 1
+        if s.gained[i] >= 0:
+            votes = (sees, *_cell(local[sees, :2] / _SCALE, SUPPORT_CELLS))
+            is_full = hits[votes] >= MOST_VOTES
+            hits[votes] = np.where(is_full, hits[votes] // 2, hits[votes]) + 1
+            passes[votes] = np.where(is_full, passes[votes] // 2, passes[votes])
         noise = min(3 * np.sqrt(c["count"][i] / max(float(c["weight"][i]), 1e-30)), 2 * _RADIUS)
         beyond = np.maximum(np.abs(local[:, 2]) - noise, 0)
         within = (local[:, :2] ** 2).sum(1) + beyond**2 <= _RADIUS**2
         covered[row] = length <= 0.3 or c["weight"][i] <= 0 or (beside & (cosine >= _MIN_COS) & within).any()
-    return fresh, flags, covered
+    return _Answer(fresh, flags, covered, hits, passes)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -105,15 +138,18 @@ def test_against_numpy(seed: int, half_m: float, charts: int) -> None:
     s = _scene(seed, half_m, charts)
     rng = np.random.default_rng(seed)
     touched = rng.permutation(900)[:700].astype(np.int64)
-    fresh, flags, covered = _survey(s, touched)
-    slow_fresh, slow_flags, slow_covered = _slowly(s, touched)
-    np.testing.assert_array_equal(flags, slow_flags)
-    np.testing.assert_array_equal(covered, slow_covered)
-    np.testing.assert_allclose(fresh, slow_fresh, rtol=1e-5)
+    fast, slow = _survey(s, touched), _slowly(s, touched)
+    np.testing.assert_array_equal(fast.flags, slow.flags)
+    np.testing.assert_array_equal(fast.covered, slow.covered)
+    np.testing.assert_allclose(fast.fresh, slow.fresh, rtol=1e-5, atol=1e-3)
+    np.testing.assert_array_equal(fast.hits, slow.hits)
+    np.testing.assert_array_equal(fast.passes, slow.passes)
     if charts > 100:
-        assert flags.sum() > 0.5 * charts, "charts must be seen"
-        assert 0.1 < covered.mean(), "both answers must occur"
-    assert covered.min() == 0
+        assert fast.flags.sum() > 0.5 * charts, "charts must be seen"
+        assert 0.1 < fast.covered.mean(), "both answers must occur"
+        assert (fast.hits > s.hits).any(), "cells must count"
+        assert (fast.passes < s.passes).any(), "cells must be halved"
+    assert fast.covered.min() == 0
 
 
 @pytest.mark.parametrize("half_m", [0.08, 1.0])
@@ -125,17 +161,44 @@ def test_the_order_does_not_matter(half_m: float) -> None:
     shuffled = np.random.default_rng(0).permutation(by_cell)
     answers = []
     for touched in (by_cell, shuffled):
-        fresh, flags, covered = _survey(s, touched)
+        answer = _survey(s, touched)
         whole = np.empty(900, np.uint8)
-        whole[touched] = covered
-        answers.append((fresh, flags, whole))
-    np.testing.assert_allclose(answers[0][0], answers[1][0], rtol=1e-5)
+        whole[touched] = answer.covered
+        answers.append((answer.fresh, answer.flags, whole, answer.hits, answer.passes))
+    np.testing.assert_allclose(answers[0][0], answers[1][0], rtol=1e-5, atol=1e-3)
     for one, other in zip(answers[0][1:], answers[1][1:], strict=True):
         np.testing.assert_array_equal(one, other)
 
 
+def test_a_full_cell_is_halved_and_goes_on() -> None:
+    """One surfel at the anchor seen 600 times: never over the top, and passes fade with every halving."""
+    m = SurfelMap(_VOXEL, EvidenceConfig())
+    m.columns["normal"][0], m.columns["count"][0], m.columns["weight"][0] = (0, 0, 1), 1, 1e6
+    atlas = Atlas(_RADIUS, _SCALE, 12)
+    atlas.columns["anchor"][0] = 0.5 * _VOXEL
+    insert_chart(0, atlas.columns["anchor"], _SCALE, atlas.grid)
+    atlas.appended(1, 0)
+    atlas.columns["rotation"][0] = np.eye(3)
+    votes = (atlas.capacity, SUPPORT_CELLS, SUPPORT_CELLS)
+    s = _Scene(m, atlas, np.ones(1), np.zeros(votes, np.uint8), np.full(votes, 200, np.uint8))
+    # Up to 240; then 121 to 240 three times and again 121.
+    counts = []
+    for _ in range(601):
+        answer = _survey(s, np.zeros(1, np.int64))
+        s = _Scene(m, atlas, s.gained, answer.hits, answer.passes)
+        counts.append((int(answer.hits[0, 8, 8]), int(answer.passes[0, 8, 8])))
+    assert counts[MOST_VOTES - 1] == (MOST_VOTES, 200)
+    assert counts[MOST_VOTES] == (MOST_VOTES // 2 + 1, 100)
+    assert counts[600] == (MOST_VOTES // 2 + 1, 12)
+    assert max(counts)[0] == MOST_VOTES
+    assert s.hits.sum() == counts[600][0], "no other cell counts"
+
+
 def test_nothing_touched() -> None:
-    fresh, flags, covered = _survey(_scene(0, 0.3, 50), np.zeros(0, np.int64))
-    assert (fresh == 1).all()
-    assert not flags.any()
-    assert len(covered) == 0
+    s = _scene(0, 0.3, 50)
+    answer = _survey(s, np.zeros(0, np.int64))
+    assert (answer.fresh == 1).all()
+    assert not answer.flags.any()
+    assert len(answer.covered) == 0
+    np.testing.assert_array_equal(answer.hits, s.hits)
+    np.testing.assert_array_equal(answer.passes, s.passes)

@@ -1,0 +1,99 @@
+"""What a view passes through in the cells of charts, against numpy, one cell at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from streamdgp.atlas.atlas import Atlas, tangent_frames
+from streamdgp.evidence.patches import MOST_VOTES, SUPPORT_CELLS
+from streamdgp.frames.view import SensorView
+from tests.reference.free_space import is_seen_through, random_view
+
+Array = npt.NDArray[Any]
+_SCALE, _MARGIN = 0.064, 0.03
+
+
+def _atlas(rng: np.random.Generator, count: int, half_m: float = 0.6) -> Atlas:
+    """Gently bent charts at random places, any way round, with random votes; the last is not fitted."""
+    atlas = Atlas(0.04, _SCALE, 12)
+    while atlas.capacity <= count:
+        atlas.grow()
+    atlas.columns["anchor"][:count] = rng.uniform(-half_m, half_m, (count, 3))
+    new = atlas.appended(count, 0)
+    normals = rng.normal(size=(count, 3))
+    atlas.columns["rotation"][new] = tangent_frames(normals / np.linalg.norm(normals, axis=1, keepdims=True))
+    v = np.linspace(-1, 1, 33)
+    x, y = np.meshgrid(v, v, indexing="ij")
+    bend = rng.uniform(-0.1, 0.1, (count, 3, 1, 1))
+    height = bend[:, 0] * x * x + bend[:, 1] * y * y + bend[:, 2] * x * y
+    rasters = np.stack([np.broadcast_to(x, height.shape), np.broadcast_to(y, height.shape), height], -1)
+    atlas.store_weights(new, np.zeros((count, 12), np.float32), rasters.astype(np.float32))
+    atlas.columns["fits"][new[:-1]] = 1
+    votes = (count, SUPPORT_CELLS, SUPPORT_CELLS)
+    for name in ("hits", "passes", "support"):
+        some = rng.integers(0, 12, votes) * (rng.uniform(size=votes) < 0.6)
+        atlas.columns[name][new] = np.where(rng.uniform(size=votes) < 0.1, rng.integers(238, 242, votes), some)
+    return atlas
+
+
+def _cells_m(atlas: Atlas, chart: int) -> tuple[Array, Array]:
+    """World positions and unit normals (16, 16, 3) of a chart's cells, from its raster."""
+    raster = np.asarray(atlas.rasters[chart], np.float64)
+    middle = slice(1, 33, 2)
+    along = raster[2::2, middle] - raster[:-2:2, middle]
+    across = raster[middle, 2::2] - raster[middle, :-2:2]
+    normal = np.cross(along, across)
+    rotation = atlas.columns["rotation"][chart]
+    position = atlas.columns["anchor"][chart] + _SCALE * raster[middle, middle] @ rotation.T
+    return position, (normal / np.linalg.norm(normal, axis=-1, keepdims=True)) @ rotation.T
+
+
+def _slowly(atlas: Atlas, view: SensorView, frame: int) -> tuple[Array, Array]:
+    """Hits and passes after one view, by definition."""
+    hits, passes = (atlas.column(name).astype(int) for name in ("hits", "passes"))
+    center = (np.arange(SUPPORT_CELLS) + 0.5) / SUPPORT_CELLS * 2 - 1
+    in_disk = np.hypot(*np.meshgrid(center, center, indexing="ij")) <= 1
+    for chart in range(len(atlas)):
+        offset = atlas.columns["anchor"][chart] - view.origin_m
+        distance = (offset @ view.rotation)[2] if view.is_pinhole else np.linalg.norm(offset)
+        its_turn = (chart + frame) % 2 == 0 and atlas.columns["fits"][chart] > 0
+        if not its_turn or min(float(distance), float(np.linalg.norm(offset))) <= 2 * _SCALE:
+            continue
+        position, normal = _cells_m(atlas, chart)
+        ray = position - view.origin_m
+        facing = np.abs((ray * normal).sum(-1)) / np.linalg.norm(ray, axis=-1)
+        open_to = is_seen_through(view, position.reshape(-1, 3), _MARGIN).reshape(16, 16)
+        counts = open_to & (facing >= 0.5) & in_disk
+        counts &= (atlas.columns["support"][chart] > 0) | (passes[chart] > 0)
+        is_full = counts & (passes[chart] >= MOST_VOTES)
+        hits[chart] = np.where(is_full, hits[chart] // 2, hits[chart])
+        passes[chart] = np.where(is_full, passes[chart] // 2, passes[chart]) + 2 * counts
+    return hits, passes
+
+
+@pytest.mark.parametrize("is_pinhole", [True, False])
+@pytest.mark.parametrize("seed", range(6))
+def test_against_numpy(is_pinhole: bool, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    atlas = _atlas(rng, 60)
+    counted = 0
+    for frame in range(10, 14):
+        view = random_view(rng, is_pinhole, (56, 80) if is_pinhole else (40, 240))
+        want_hits, want_passes = _slowly(atlas, view, frame)
+        before = {name: atlas.column(name).copy() for name in ("support", "hits", "passes", "version")}
+        changed = atlas.see_through(view, _MARGIN, frame)
+        np.testing.assert_array_equal(atlas.column("hits"), want_hits)
+        np.testing.assert_array_equal(atlas.column("passes"), want_passes)
+        voted = (atlas.column("passes") != before["passes"]).any((1, 2))
+        np.testing.assert_array_equal(changed, np.flatnonzero(voted))
+        counted += int((atlas.column("passes") != before["passes"]).sum())
+        # A support shows the votes as soon as they make a difference of a fifth.
+        reshown = atlas.column("version") != before["version"]
+        assert not (reshown & ~voted).any()
+        same = (atlas.column("support") == before["support"]).all((1, 2))
+        assert same[~reshown].all()
+    assert counted > 300, "rays must pass through cells"

@@ -1,0 +1,205 @@
+"""Carving against numpy over all surfels and all cells: what is skipped would have changed nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from streamdgp.config import EvidenceConfig
+from streamdgp.evidence import SurfelMap
+from streamdgp.evidence.free_space import farthest_per_tile, is_hidden, passes_at
+from streamdgp.evidence.surfels import FREE_MARGIN_VOX
+from streamdgp.frames.orient import OrientedPoints
+from streamdgp.frames.view import SensorView
+from tests.reference.free_space import is_seen_through, random_view
+
+Array = npt.NDArray[Any]
+_VOXEL = 0.01
+_MARGIN = FREE_MARGIN_VOX * _VOXEL
+
+
+def _evidence(rng: np.random.Generator, count: int, half_m: float, *, is_on: bool = True) -> SurfelMap:
+    """Small clusters of surfels of random normals within +-half_m, a tenth without weight; some memory."""
+    centers = rng.uniform(-half_m, half_m, (count // 8, 3))
+    near = centers[rng.integers(0, len(centers), count)] + 0.03 * rng.normal(size=(count, 3))
+    config = EvidenceConfig(free_space=is_on)
+    empty = SurfelMap(_VOXEL, config)
+    columns = {name: np.zeros((count, *c.shape[1:]), c.dtype) for name, c in empty.columns.items()}
+    columns["key"] = np.floor(near / _VOXEL).astype(np.int32)
+    _, first = np.unique(columns["key"], axis=0, return_index=True)
+    columns = {name: c[np.sort(first)] for name, c in columns.items()}
+    n = len(first)
+    columns["offset_vox"] = rng.uniform(-0.5, 0.5, (n, 3)).astype(np.float32)
+    columns["normal"] = rng.normal(size=(n, 3)).astype(np.float32)
+    columns["count"] = rng.integers(1, 40, n).astype(np.int32)
+    columns["weight"] = np.where(rng.uniform(size=n) < 0.1, 0.0, rng.uniform(1, 100, n))
+    columns["last_frame"] = rng.integers(0, 8, n).astype(np.int32)
+    columns["view_mass"] = rng.uniform(0, 9, (n, 4)).astype(np.float32)
+    columns["streak"] = rng.integers(0, 251, n).astype(np.uint8)
+    blocks = len(np.unique(columns["key"] >> 3, axis=0))
+    passes = rng.integers(0, 241, (blocks, 64)).astype(np.uint8)
+    return SurfelMap.restore(_VOXEL, config, columns, passes)
+
+
+def _nothing_but(view: SensorView | None) -> OrientedPoints:
+    """A frame whose returns became no points."""
+    return OrientedPoints(
+        positions_m=np.zeros((0, 3)),
+        normals=np.zeros((0, 3), np.float32),
+        sigma_m=np.zeros(0, np.float32),
+        incidence_cos=np.zeros(0, np.float32),
+        color=None,
+        sensor_origin_m=np.zeros(3),
+        spacing_m=0.01,
+        noise_m=0.001,
+        dropped=0,
+        view=view,
+    )
+
+
+def _slowly(evidence: SurfelMap, view: SensorView, frame: int) -> tuple[dict[str, Array], Array, Array]:
+    """Columns and passes after one view, and the surfels that lose, by definition."""
+    c = {name: evidence.column(name).copy() for name in evidence.columns}
+    keys = evidence.block_keys[: evidence.block_count]
+    number = {tuple(key): b for b, key in enumerate(keys.tolist())}
+    block = np.array([number[tuple(key)] for key in (c["key"] >> 3).tolist()])
+    alive = c["weight"] > 0
+    # Cells of two voxels, before anything is taken away.
+    cells = np.stack(np.meshgrid(*[np.arange(4)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    is_occupied = np.zeros((len(keys), 64), np.bool_)
+    inside = (c["key"] & 7) >> 1
+    is_occupied[block[alive], (inside @ [16, 4, 1])[alive]] = True
+    centers = (8 * keys[:, None] + 2 * cells + 1) * _VOXEL
+    open_to = is_seen_through(view, centers.reshape(-1, 3), _MARGIN).reshape(-1, 64)
+    its_turn = (np.arange(len(keys)) + frame) % 2 == 0
+    passes = evidence.passes[: len(keys)].astype(int)
+    counts = open_to & ~is_occupied & its_turn[:, None] & (passes < 240)
+    passes = np.where(counts, np.minimum(passes + 2, 240), passes)
+    position = evidence.positions_m(np.arange(len(evidence)))
+    ray, normal = position - view.origin_m, c["normal"].astype(np.float64)
+    facing = np.abs((ray * normal).sum(1)) / np.linalg.norm(ray, axis=1) / np.linalg.norm(normal, axis=1)
+    loses = alive & its_turn[block] & (c["last_frame"] != frame) & (facing > 0.2)
+    loses &= is_seen_through(view, position, _MARGIN)
+    streak = np.where(loses, np.minimum(c["streak"].astype(int) + 2, 250), c["streak"])
+    taken = (np.minimum(0.04 * streak, 1.0) * c["count"]).astype(int) + 1
+    left = np.where(loses, np.maximum(c["count"] - taken, 0), c["count"])
+    share = np.where(c["count"] > 0, left / np.maximum(c["count"], 1), 1.0)
+    c["streak"], c["count"] = streak, left
+    c["weight"] = c["weight"] * share
+    c["view_mass"] = c["view_mass"] * share[:, None]
+    return c, passes, np.flatnonzero(loses)
+
+
+def _compare(evidence: SurfelMap, view: SensorView, frame: int) -> tuple[int, int]:
+    """Carve and compare; returns how many surfels lost and how many cells counted."""
+    columns, passes, losers = _slowly(evidence, view, frame)
+    weight, before = evidence.column("weight").copy(), evidence.passes.copy()
+    evidence.forget_new_passes()
+    touched = evidence.integrate(_nothing_but(view), frame)
+    np.testing.assert_array_equal(np.sort(touched.index), losers)
+    for name, want in columns.items():
+        np.testing.assert_allclose(evidence.column(name), want, rtol=1e-6, err_msg=name)
+    np.testing.assert_allclose(touched.gained, (evidence.column("weight") - weight)[touched.index], rtol=1e-6)
+    np.testing.assert_array_equal(evidence.passes[: len(passes)], passes)
+    counted = evidence.passes != before
+    np.testing.assert_array_equal(evidence.blocks_with_new_passes, np.flatnonzero(counted.any(1)))
+    return len(losers), int(counted.sum())
+
+
+@pytest.mark.parametrize("is_pinhole", [True, False])
+def test_against_numpy(is_pinhole: bool) -> None:
+    """From all sides and distances, also from among the surfels."""
+    lost = counted = 0
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        evidence = _evidence(rng, 400, 0.4)
+        for frame in range(10, 12):
+            distance = float(rng.uniform(0.05, 1.2))
+            view = random_view(rng, is_pinhole, (56, 80) if is_pinhole else (40, 240), distance_m=distance)
+            losers, cells = _compare(evidence, view, frame)
+            lost, counted = lost + losers, counted + cells
+    assert lost > 200, "surfels must lose"
+    assert counted > 5000, "cells must count"
+
+
+@hypothesis_settings(max_examples=25)
+@given(seed=st.integers(0, 10**6), is_pinhole=st.booleans(), near=st.floats(0.05, 3.0))
+def test_nothing_is_skipped_that_would_lose(seed: int, is_pinhole: bool, near: float) -> None:
+    """Small images, few returns: most blocks are at an edge of the image or of what was seen."""
+    rng = np.random.default_rng(seed)
+    size = (int(rng.integers(9, 40)), 8 * int(rng.integers(2, 12)))
+    view = random_view(rng, is_pinhole, size, distance_m=near, reach_m=1.5 * near)
+    _compare(_evidence(rng, 120, 0.3), view, int(rng.integers(10, 12)))
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    size=st.tuples(st.integers(1, 40), st.integers(1, 12)),
+    wraps=st.booleans(),
+    wide=st.floats(0.0, 30.0),
+    place=st.tuples(st.floats(-40.0, 140.0), st.floats(-40.0, 80.0)),
+    front=st.floats(0.0, 2.0),
+)
+def test_hidden_means_no_return_beyond_about_it(
+    seed: int,
+    size: tuple[int, int],
+    wraps: bool,
+    wide: float,
+    place: tuple[float, float],
+    front: float,
+) -> None:
+    """By definition: no pixel within ``wide`` columns and rows has a return beyond ``front``."""
+    rng = np.random.default_rng(seed)
+    height, width = size[0], 8 * size[1]
+    seen = (rng.uniform(0.1, 2.0, (height, width)) * (rng.uniform(size=(height, width)) < 0.05)).astype(
+        np.float32
+    )
+    u, v = place
+    far = farthest_per_tile(seen)
+    if is_hidden(u, v, wide, front, far, seen.shape, wraps):
+        i = np.arange(height)[:, None]
+        j = np.arange(-10 * width, 10 * width) if wraps else np.arange(width)
+        about = (np.abs(i - v) <= wide) & (np.abs(j - u) <= wide)
+        returns = seen[:, j % width]
+        assert not (returns[about] > front).any()
+
+
+def test_a_place_off_the_image_or_behind_is_hidden_and_one_in_front_is_not() -> None:
+    seen = np.full((32, 48), 1.0, np.float32)
+    far = farthest_per_tile(seen)
+    assert not is_hidden(20.0, 20.0, 3.0, 0.9, far, seen.shape, False)
+    assert is_hidden(20.0, 20.0, 3.0, 1.0, far, seen.shape, False)
+    assert is_hidden(-5.0, 20.0, 3.0, 0.5, far, seen.shape, False)
+    assert not is_hidden(-5.0, 20.0, 3.0, 0.5, far, seen.shape, True)
+    assert is_hidden(20.0, 36.0, 3.0, 0.5, far, seen.shape, True)
+
+
+def test_the_memory_is_found_at_its_place() -> None:
+    rng = np.random.default_rng(0)
+    evidence = _evidence(rng, 200, 0.2)
+    for x, y, z in rng.uniform(-0.3, 0.3, (2000, 3)):
+        voxel = np.floor(np.array([x, y, z]) / _VOXEL).astype(int)
+        keys = evidence.block_keys[: evidence.block_count]
+        (block,) = np.nonzero((keys == voxel >> 3).all(1))
+        i, j, k = (voxel & 7) // 2
+        want = evidence.passes[block[0]].reshape(4, 4, 4)[i, j, k] if len(block) else 0
+        got = passes_at(x, y, z, _VOXEL, evidence.table, evidence.block_keys, evidence.passes)
+        assert got == want
+
+
+def test_without_free_space_a_view_takes_nothing() -> None:
+    rng = np.random.default_rng(0)
+    evidence = _evidence(rng, 400, 0.3, is_on=False)
+    before, passes = evidence.column("weight").copy(), evidence.passes.copy()
+    for frame in range(10, 14):
+        touched = evidence.integrate(_nothing_but(random_view(rng, True, (56, 80))), frame)
+        assert not len(touched.index)
+    assert evidence.column("weight").tobytes() == before.tobytes()
+    assert evidence.passes.tobytes() == passes.tobytes()
+    assert not len(evidence.blocks_with_new_passes)
