@@ -87,7 +87,7 @@ def main(points: int, sigma: float, charts: int, active_charts: int, paper_chart
     lazy = LazyRegime()
     plan: list[tuple[Regime, int, int]] = [
         (lazy, charts, 3),
-        (ActiveRegime(lazy=lazy), active_charts, 1),
+        (ActiveRegime(), active_charts, 1),
         (PaperRegime(), paper_charts, 1),
     ]
     lazy.fit_new(make_patches("sphere", 2, points, sigma).evidence)  # compiles the projection kernel

@@ -32,7 +32,7 @@ from streamdgp.surface.snapshot import SurfaceSnapshot
 
 __all__ = ["Reconstructor"]
 
-_SCHEMA = 1
+_SCHEMA = 2
 _MIN_SURFELS_PER_ANCHOR = 6
 
 

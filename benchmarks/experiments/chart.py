@@ -39,7 +39,7 @@ def _regimes() -> dict[str, Regime]:
     long = PaperConfig(local_epochs=_PAPER_LONG, consistency_epochs=_PAPER_LONG)
     return {
         "lazy": lazy,
-        "active": ActiveRegime(lazy=lazy),
+        "active": ActiveRegime(),
         "paper": PaperRegime(),
         f"paper, {_PAPER_LONG} steps": PaperRegime(schedule=long),
     }

@@ -128,7 +128,7 @@ def _profile(axes: Axes, patches: HeightPatches, found: dict[str, np.ndarray], t
 def measure(folder: Path) -> Figures:
     """Fit all cases in both regimes."""
     lazy = LazyRegime()
-    regimes: dict[str, Regime] = {"lazy": lazy, "active": ActiveRegime(lazy=lazy)}
+    regimes: dict[str, Regime] = {"lazy": lazy, "active": ActiveRegime()}
     figures: Figures = {"charts": _CHARTS, "points": _POINTS, "sigma": 1e3 * _SIGMA, "cases": {}}
     with drawing(folder, "crease", 3.3) as figure:
         axes = figure.subplots(1, 3, sharey=True)

@@ -36,7 +36,9 @@ def _atlas(rng: np.random.Generator, count: int, half_m: float = 0.6) -> Atlas:
     votes = (count, SUPPORT_CELLS, SUPPORT_CELLS)
     for name in ("hits", "passes", "support"):
         some = rng.integers(0, 12, votes) * (rng.uniform(size=votes) < 0.6)
-        atlas.columns[name][new] = np.where(rng.uniform(size=votes) < 0.1, rng.integers(238, 242, votes), some)
+        atlas.columns[name][new] = np.where(
+            rng.uniform(size=votes) < 0.1, rng.integers(238, 242, votes), some
+        )
     return atlas
 
 

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 
+import streamdgp.parts
 from benchmarks.inside import snapshot_state, state_bytes
 from streamdgp.config import EvidenceConfig, SceneConfig
-from streamdgp.frames import DepthFrame, Intrinsics
+from streamdgp.frames import DepthFrame, Frame, Intrinsics
 from streamdgp.reconstructor import Reconstructor
-from streamdgp.surface import weld_tiles
-from tests.reference.shapes import look_at
+from streamdgp.surface import Mesh, weld_tiles
+from tests.reference.scans import VOXEL_M, scan, scan_frames
+from tests.reference.shapes import (
+    Box,
+    Plane,
+    Shape,
+    Union,
+    depth_frame,
+    look_at,
+    range_frame,
+    scattered_lidar,
+)
 
 _CAMERA = Intrinsics(110.0, 110.0, 47.5, 35.5)
 _WALL_M, _BOX_M, _HALF_M = 1.2, 0.9, 0.12
@@ -67,6 +80,45 @@ def test_a_box_that_was_taken_away_is_gone_after_thirty_frames() -> None:
     assert np.abs(behind[:, 2]).mean() < 0.003
 
 
+def test_a_box_that_stood_for_sixty_frames_is_gone_after_thirty() -> None:
+    assert not _in_front(_vertices(_run(90, 60))).any()
+
+
+def _comes_back(away: int) -> int:
+    """Vertices on the front of a box that stood, was away for so many frames, and is back for thirty."""
+    rng = np.random.default_rng(0)
+    r = Reconstructor(_CONFIG)
+    for k in range(8 + away + 30):
+        r.integrate(_frame(k, has_box=not 8 <= k < 8 + away, rng=rng))
+    return int((np.abs(_vertices(r)[:, 2] - (_WALL_M - _BOX_M)) < 0.02).sum())
+
+
+def test_what_comes_into_space_that_was_free_for_long_shows_after_thirty_frames() -> None:
+    """Nothing ever stood there: the whole front, as if the space had not been seen before."""
+    rng = np.random.default_rng(0)
+    r = Reconstructor(_CONFIG)
+    for k in range(130):
+        r.integrate(_frame(k, has_box=k >= 100, rng=rng))
+    vertices = _vertices(r)
+    assert (np.abs(vertices[:, 2] - (_WALL_M - _BOX_M)) < 0.02).sum() > 400
+
+
+@pytest.mark.parametrize(
+    "away",
+    [
+        40,
+        pytest.param(
+            150,
+            marks=pytest.mark.xfail(
+                strict=True, reason="the passes remembered outweigh the hits of 30 frames: nothing shows"
+            ),
+        ),
+    ],
+)
+def test_what_comes_back_after_a_while_shows_after_thirty_frames(away: int) -> None:
+    assert _comes_back(away) > 100
+
+
 def test_without_free_space_the_box_stays() -> None:
     assert _in_front(_vertices(_run(60, 30, is_on=False))).any()
 
@@ -88,6 +140,132 @@ def test_a_scene_at_rest_loses_nothing() -> None:
     counts = [r._map.evidence.column("count").sum() for r in (on, off)]  # type: ignore[union-attr]
     assert counts[0] >= 0.999 * counts[1]
     assert (on._map.evidence.column("weight") > 0).mean() > 0.999  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", ["sphere", "torus"])
+def test_a_closed_surface_without_noise_loses_nothing(name: str) -> None:
+    """No ray passes through it: every observation stays, and every cell that was surface still is."""
+    config = SceneConfig(
+        evidence_voxel_m=VOXEL_M, resolution_m=VOXEL_M, evidence=EvidenceConfig(free_space=False)
+    )
+    off = Reconstructor(config)
+    for frame in scan_frames(name, False):
+        off.integrate(frame)
+    maps = [r._map for r in (scan(name, False).reconstructor, off)]
+    assert maps[0] is not None
+    assert maps[1] is not None
+    for column in ("count", "weight", "streak"):
+        one, other = (m.evidence.column(column) for m in maps)
+        np.testing.assert_array_equal(one, other)
+    assert not maps[0].evidence.column("streak").any()
+    assert maps[0].evidence.passes.any(), "there is free space about it"
+    shown, whole = (m.atlas.column("support") for m in maps)
+    assert (shown[whole > 0] > 0).all()
+    # Charts bend away from the surface a little at their rims: 141 of 51665 cells of the torus.
+    assert (shown[whole > 0] == 255).mean() > 0.995
+
+
+_PLATE = Union((Box((-0.25, -0.2, 0.29), (-0.015, 0.2, 0.3)), Box((0.015, -0.2, 0.29), (0.25, 0.2, 0.3))))
+
+
+def _first_height(mesh: Mesh, x: float) -> npt.NDArray[np.float64]:
+    """The height that rays straight down along the line x hit first; -1 where they hit nothing."""
+    corners = np.asarray(mesh.vertices, np.float64)[np.asarray(mesh.triangles)]
+    heights = []
+    for y in np.linspace(-0.12, 0.12, 49):
+        edge = np.roll(corners, -1, 1)[..., :2] - corners[..., :2]
+        to = np.array([x, y]) - corners[..., :2]
+        side = edge[..., 0] * to[..., 1] - edge[..., 1] * to[..., 0]
+        hit = (side >= 0).all(1) | (side <= 0).all(1)
+        heights.append(corners[hit].mean(1)[:, 2].max(initial=-1.0))
+    return np.array(heights)
+
+
+def _slot(first: int, *, is_on: bool = True) -> tuple[float, float]:
+    """A plate with a slit of three voxels, first seen without anything behind it, then before a wall.
+
+    Returns the shares of rays through the slit that it lets pass: after those first frames, at the end.
+    """
+    rng = np.random.default_rng(0)
+    config = SceneConfig(evidence_voxel_m=0.01, resolution_m=0.01, evidence=EvidenceConfig(free_space=is_on))
+    r = Reconstructor(config)
+
+    def see(shape: Shape, count: int) -> Mesh:
+        for k in range(count):
+            pose = look_at((0.06 * np.sin(k), 0.06 * np.cos(k), 1.1), (0, 0, 0))
+            r.integrate(depth_frame(shape, pose, width=128, height=96, focal=128.0, rng=rng))
+        return weld_tiles(r.surface().tiles())
+
+    def openness(mesh: Mesh) -> float:
+        return float(np.mean([np.abs(_first_height(mesh, x)) < 0.02 for x in (-0.005, 0.0, 0.005)]))
+
+    before = see(_PLATE, first)
+    closed = float(np.mean(_first_height(before, 0.0) > 0.2)) if first else 0.0
+    after = see(Union((_PLATE, Plane((0, 0, 0), (0, 0, 1)))), 16)
+    for x in (-0.1, 0.1):
+        assert (np.abs(_first_height(after, x) - 0.3) < 0.02).all(), "the plate is whole beside the slit"
+    return 1 - closed, openness(after)
+
+
+def test_a_slit_of_three_voxels_stays_open() -> None:
+    assert _slot(0)[1] > 0.9
+
+
+def test_a_slit_that_a_first_view_closed_opens() -> None:
+    """Without a wall behind, support is closed over the slit; rays to the wall open it again."""
+    before, after = _slot(3)
+    assert before < 0.1
+    assert after > 0.9
+    assert _slot(3, is_on=False)[1] < 0.7, "it is free space that opens it"
+
+
+@pytest.mark.parametrize("scanner", [range_frame, scattered_lidar])
+def test_a_box_before_a_lidar_is_gone_after_thirty_frames(scanner: Callable[..., Frame]) -> None:
+    room, box = Box((-3, -3, -1.2), (3, 3, 1.4)), Box((1.2, -0.4, -1.2), (1.8, 0.4, 0.0))
+    rng = np.random.default_rng(0)
+    r = Reconstructor(SceneConfig(evidence_voxel_m=0.07, resolution_m=0.07))
+
+    def box_vertices() -> int:
+        near = np.abs(_vertices(r) - (1.5, 0.0, -0.4))
+        return int((near < (0.45, 0.55, 0.55)).all(1).sum())
+
+    for k in range(40):
+        pose = np.eye(4)
+        pose[:2, 3] = 0.15 * np.sin(0.7 * k), 0.15 * np.cos(0.9 * k)
+        shape = Union((room, box)) if k < 10 else room
+        r.integrate(
+            scanner(shape, pose, beams=32, columns=300, low_deg=-30, high_deg=25, sigma_m=0.01, rng=rng)
+        )
+        if k == 9:
+            assert box_vertices() > 60, "the box must have been there"
+    assert box_vertices() == 0
+    wall = _vertices(r)
+    behind = wall[(np.abs(wall[:, 1]) < 0.6) & (np.abs(wall[:, 2] + 0.3) < 0.5) & (wall[:, 0] > 0)]
+    assert np.abs(behind[:, 0] - 3).max() < 0.05, "the wall behind it is whole"
+    assert len(behind) > 100
+
+
+@pytest.mark.parametrize(("cores", "parts_per_core"), [(1, 1), (3, 7)])
+def test_the_number_of_parts_does_not_matter(
+    monkeypatch: pytest.MonkeyPatch, cores: int, parts_per_core: int
+) -> None:
+    want = state_bytes(snapshot_state(_run(12, 6)))
+    monkeypatch.setattr(streamdgp.parts, "_cores", lambda: cores)
+    monkeypatch.setattr(streamdgp.parts, "_PARTS_PER_CORE", parts_per_core)
+    edges = streamdgp.parts.in_parts(lambda begin, end: (begin, end), 100)
+    assert len(edges) == cores * parts_per_core
+    assert state_bytes(snapshot_state(_run(12, 6))) == want
+
+
+def test_without_free_space_nothing_is_counted() -> None:
+    off, on = (_run(12, 6, is_on=is_on)._map for is_on in (False, True))
+    assert off is not None
+    assert on is not None
+    for m, counts in ((off, False), (on, True)):
+        assert m.evidence.passes.any() == counts
+        assert m.evidence.column("streak").any() == counts
+        assert m.atlas.column("passes").any() == counts
+    assert off.atlas.column("hits").any()
 
 
 def test_what_was_carved_is_the_same_after_a_restart() -> None:

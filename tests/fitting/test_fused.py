@@ -168,7 +168,7 @@ def test_agrees_with_torch_from_the_same_start(
         assert float((moved > 0.01).float().mean()) < (0.4 if cold else 0.03)
         squares.append([float((e**2).mean()) for e in errors])
     mine, reference = np.sqrt(np.mean(squares, 0))
-    assert 0.94 < mine / reference < 1.06
+    assert (0.88 if surface == "plane" else 0.94) < mine / reference < 1.06
 
 
 def test_true_errors_are_the_same_in_the_mean(fast: LazyRegime, slow: LazyRegime) -> None:
