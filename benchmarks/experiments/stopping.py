@@ -170,8 +170,8 @@ def describe(figures: Figures) -> str:
     rest = f" At noise {', '.join(calm)} there is little to lose yet." if worse and calm else ""
     beaten = [s for s, one in levels.items() if one["true_lazy"] <= one["true_at_stop"]]
     lazy = (
-        "The lazy chart, whose ridge is chosen by marginal likelihood instead of a stopping time, is closer to "
-        f"the truth than the stopped network at {len(beaten)} of {len(levels)} levels of noise."
+        "The lazy chart, whose ridge is chosen by marginal likelihood instead of a stopping time, is closer "
+        f"to the truth than the stopped network at {len(beaten)} of {len(levels)} levels of noise."
     )
     columns = ["noise", "held-out stop, step", "true error there", "least true error", "mean at the end"]
     table = markdown_table([*columns, "lazy chart", "fitted points at the end"], rows)

@@ -15,6 +15,7 @@ from numba import njit
 
 from streamdgp.evidence.free_space import (
     JUDGED_EVERY,
+    extent,
     is_hidden,
     least_around,
     passes_at,
@@ -29,6 +30,8 @@ PASS_WEIGHT = 1.0
 """What a pass counts against a hit."""
 _LEAST_INCIDENCE = 0.5
 _BULGE = 0.3
+# What comes into space that was long free must be able to show within some frames.
+_MOST_INHERITED = 20
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -63,7 +66,6 @@ def count_passes(
     whose support shrinks by them. A raster address of 0 says that the chart is not fitted.
     """
     out = np.empty(2)
-    finest = max(camera[0], camera[1])
     for c in range(begin + (begin + frame) % JUDGED_EVERY, end, JUDGED_EVERY):
         if raster_address[c] == 0:
             continue
@@ -79,10 +81,14 @@ def count_passes(
         d = project(xs, ys, zs, is_pinhole, camera, out)
         if d <= 2.0 * scale_m:
             continue
-        cos = abs(x * rotation[c, 0, 2] + y * rotation[c, 1, 2] + z * rotation[c, 2, 2]) / length
+        # Depth is along the optical axis of a camera, range along the ray.
+        ax, ay, az = x / length, y / length, z / length
+        if is_pinhole:
+            ax, ay, az = sensor_rotation[0, 2], sensor_rotation[1, 2], sensor_rotation[2, 2]
+        cos = abs(ax * rotation[c, 0, 2] + ay * rotation[c, 1, 2] + az * rotation[c, 2, 2])
         # How far the chart comes towards the sensor: by its tilt and by its bulge.
-        depth_m = (np.sqrt(max(1.0 - cos * cos, 0.0)) + _BULGE) * scale_m
-        wide = 1.2 * scale_m * finest / (d - scale_m) + window
+        depth_m = (np.sqrt(max(1.0 - cos * cos, 0.0)) + _BULGE) * scale_m * (length / d)
+        wide = extent(xs, ys, zs, d, scale_m, is_pinhole, camera, window)
         if is_hidden(out[0], out[1], wide, d - depth_m + margin_m, far, seen.shape, not is_pinhole):
             continue
         raster = raster_at(raster_address[c])
@@ -164,4 +170,5 @@ def inherit_passes(
                 x = anchor[c, 0] + rotation[c, 0, 0] * r0 + rotation[c, 0, 1] * r1 + rotation[c, 0, 2] * r2
                 y = anchor[c, 1] + rotation[c, 1, 0] * r0 + rotation[c, 1, 1] * r1 + rotation[c, 1, 2] * r2
                 z = anchor[c, 2] + rotation[c, 2, 0] * r0 + rotation[c, 2, 1] * r1 + rotation[c, 2, 2] * r2
-                passes[c, i, j] = passes_at(x, y, z, voxel_m, table, block_keys, remembered)
+                seen_through = passes_at(x, y, z, voxel_m, table, block_keys, remembered)
+                passes[c, i, j] = min(seen_through, _MOST_INHERITED)

@@ -20,6 +20,7 @@ from streamdgp.evidence.kernels import find_block
 __all__ = [
     "JUDGED_EVERY",
     "carve",
+    "extent",
     "farthest_per_tile",
     "is_hidden",
     "least_around",
@@ -32,7 +33,7 @@ _LEAST_INCIDENCE = 0.2
 # Of its observations, a judgement after n passes in a row takes n times this share.
 _SHARE_PER_JUDGEMENT = 0.04
 # Passes are not counted any further: what comes later into free space must be able to appear.
-_MOST_PASSES = 240
+_MOST_PASSES = 120
 _BEHIND = -1.0
 JUDGED_EVERY = 2
 """A block or chart is judged in every second frame, and then for two: half the cost."""
@@ -86,23 +87,47 @@ def least_around(seen: Any, u: float, v: float, window: int, wraps: bool) -> flo
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def is_hidden(u: float, v: float, wide: float, front: float, far: Any, shape: Any, wraps: bool) -> bool:
-    """Whether (u, v) +- wide pixels, from distance ``front`` on, is off the image or behind all returns."""
+def is_hidden(u: float, v: float, wide: Any, front: float, far: Any, shape: Any, wraps: bool) -> bool:
+    """Whether (u, v) +- wide = (columns, rows) is off the image or, from ``front`` on, behind all returns."""
     height, width = shape
-    if v < -wide or v > height + wide or (not wraps and (u < -wide or u > width + wide)):
+    wide_u, wide_v = wide
+    if v < -wide_v or v > height + wide_v or (not wraps and (u < -wide_u or u > width + wide_u)):
         return True
-    i0, i1 = max(int(v - wide) // _TILE, 0), min(int(v + wide) // _TILE, far.shape[0] - 1)
-    j0, j1 = int(np.floor((u - wide) / _TILE)), int(np.floor((u + wide) / _TILE))
-    if wraps:
-        if j1 - j0 >= far.shape[1]:
-            j0, j1 = 0, far.shape[1] - 1
-    else:
-        j0, j1 = max(j0, 0), min(j1, far.shape[1] - 1)
+    i0, i1 = max(int(v - wide_v) // _TILE, 0), min(int(v + wide_v) // _TILE, far.shape[0] - 1)
+    last = far.shape[1] - 1
+    j0, j1, k0, k1 = 0, last, 0, -1
+    if not wraps:
+        j0, j1 = max(int(np.floor((u - wide_u) / _TILE)), 0), min(int(np.floor((u + wide_u) / _TILE)), last)
+    elif 2.0 * wide_u + 1.0 < width:
+        begin, end = int(np.floor(u - wide_u)) % width, int(np.floor(u + wide_u)) % width
+        j0, j1 = begin // _TILE, end // _TILE
+        if begin > end:
+            # Across the seam: from ``begin`` to the last column, and from the first to ``end``.
+            j1, k0, k1 = last, 0, end // _TILE
     for i in range(i0, i1 + 1):
         for j in range(j0, j1 + 1):
-            if far[i, j % far.shape[1]] > front:
+            if far[i, j] > front:
+                return False
+        for j in range(k0, k1 + 1):
+            if far[i, j] > front:
                 return False
     return True
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def extent(
+    x: float, y: float, z: float, d: float, radius: float, is_pinhole: bool, camera: Any, window: int
+) -> Any:
+    """Half the columns and rows that a ball at (x, y, z), sensor frame, distance d > 2 radius, may take."""
+    rows = 1.5 * radius / (d - radius)
+    if is_pinhole:
+        # Beside the axis a ball's image is longer by the slant of the ray.
+        pixels = rows * max(camera[0], camera[1]) * np.sqrt(x * x + y * y + z * z) / d + window
+        return pixels, pixels
+    # Towards the poles a ball takes ever more azimuth, over one all of it.
+    flat = np.sqrt(x * x + y * y) - 1.2 * radius
+    columns = 1e9 if flat <= 0.0 else 1.5 * radius / flat * camera[0] + window
+    return columns, rows * camera[1] + window
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -160,7 +185,6 @@ def carve(
     out = np.empty(2)
     edge = 8 * voxel_m
     reach = 0.87 * edge
-    finest = max(camera[0], camera[1])
     lost = 0
     for b in range(begin + (begin + frame) % JUDGED_EVERY, end, JUDGED_EVERY):
         x = (block_keys[b, 0] + 0.5) * edge - origin[0]
@@ -174,9 +198,14 @@ def carve(
                 continue
         else:
             d = project(xs, ys, zs, is_pinhole, camera, out)
-            wide = 1e9 if d <= 2.0 * reach else 1.5 * reach * finest / (d - reach) + window
-            if wide < 1e9 and is_hidden(
-                out[0], out[1], wide, d - 1.5 * reach + margin_m, far, seen.shape, not is_pinhole
+            if d > 2.0 * reach and is_hidden(
+                out[0],
+                out[1],
+                extent(xs, ys, zs, d, reach, is_pinhole, camera, window),
+                d - 1.5 * reach + margin_m,
+                far,
+                seen.shape,
+                not is_pinhole,
             ):
                 continue
         for k in range(64):

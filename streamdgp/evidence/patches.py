@@ -12,7 +12,7 @@ from streamdgp.evidence.kernels import block_of, find_block
 __all__ = ["DIRTY_CELLS", "MOST_VOTES", "SUPPORT_CELLS", "gather_patches", "survey_touched"]
 
 SUPPORT_CELLS = 16
-MOST_VOTES = 240
+MOST_VOTES = 120
 """Hits and passes of a cell are halved when one of them reaches this."""
 DIRTY_CELLS = 8
 _LAYERS = 9

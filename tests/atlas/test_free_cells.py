@@ -99,3 +99,71 @@ def test_against_numpy(is_pinhole: bool, seed: int) -> None:
         same = (atlas.column("support") == before["support"]).all((1, 2))
         assert same[~reshown].all()
     assert counted > 300, "rays must pass through cells"
+
+
+@pytest.mark.parametrize(
+    ("is_pinhole", "size", "half_deg"),
+    [
+        pytest.param(True, (480, 640), 20, id="camera of 40 degrees"),
+        pytest.param(True, (480, 640), 30, id="camera of 60 degrees"),
+        pytest.param(True, (480, 640), 45, id="camera of 90 degrees"),
+        pytest.param(True, (480, 640), 60, id="camera of 120 degrees"),
+        pytest.param(False, (128, 1024), 25, id="LiDAR up to 25 degrees"),
+        pytest.param(False, (128, 1024), 45, id="LiDAR up to 45 degrees"),
+        pytest.param(False, (128, 1024), 60, id="LiDAR up to 60 degrees"),
+        pytest.param(False, (128, 1024), 85, id="LiDAR up to the poles"),
+        pytest.param(False, (128, 1023), 25, id="LiDAR whose last tile is not whole"),
+    ],
+)
+def test_one_return_behind_a_cell_is_enough(is_pinhole: bool, size: tuple[int, int], half_deg: float) -> None:
+    """The hardest case for skipping: of the whole image only the cell's own pixel lies behind it, barely."""
+    rng = np.random.default_rng(1)
+    height, width = size
+    half = np.deg2rad(half_deg)
+    missed = tried = 0
+    for _ in range(120):
+        atlas = _atlas(rng, 9)
+        for name, value in (("support", 255), ("hits", 3), ("passes", 0)):
+            atlas.columns[name][:9] = value
+        for chart in range(0, 8, 2):
+            position, normal = (c.reshape(-1, 3) for c in _cells_m(atlas, chart))
+            if is_pinhole:
+                focal = 0.5 * width / np.tan(half)
+                camera = (focal, focal, 0.5 * width - 0.5, 0.5 * height - 0.5)
+                u, v = rng.uniform(0, width - 1.1), rng.uniform(0, height - 1.1)
+                ray = np.array([(u - camera[2]) / focal, (v - camera[3]) / focal, 1])
+            else:
+                camera = (width / (2 * np.pi), height / (2 * half), 0.5 * width - 0.5, 0.5 * height - 0.5)
+                azimuth, elevation = rng.uniform(-np.pi, np.pi), rng.uniform(-0.97, 0.97) * half
+                u, v = camera[0] * azimuth + camera[2], camera[1] * elevation + camera[3]
+                flat = np.cos(elevation)
+                ray = np.array([flat * np.cos(azimuth), flat * np.sin(azimuth), np.sin(elevation)])
+            rotation = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+            rotation[:, 0] *= np.sign(np.linalg.det(rotation))
+            distance = float(np.exp(rng.uniform(np.log(0.25), np.log(3))))
+            # The cell that is nearest to the sensor.
+            center = (np.arange(SUPPORT_CELLS) + 0.5) / SUPPORT_CELLS * 2 - 1
+            radius = np.hypot(*np.meshgrid(center, center, indexing="ij")).ravel()
+            direction = rotation @ ray / np.linalg.norm(ray)
+            towards = (position - atlas.columns["anchor"][chart]) @ (
+                rotation[:, 2] if is_pinhole else direction
+            )
+            cell = int(np.argmin(np.where(radius <= 1, towards, np.inf)))
+            if abs(normal[cell] @ direction) < 0.52:
+                continue
+            origin = position[cell] - rotation @ ray * distance
+            offset = atlas.columns["anchor"][chart] - origin
+            away = (offset @ rotation)[2] if is_pinhole else np.linalg.norm(offset)
+            if min(float(away), float(np.linalg.norm(offset))) <= 2 * _SCALE:
+                continue
+            seen = np.zeros(size, np.float32)
+            seen[min(max(round(v), 0), height - 1), round(u) % width] = distance + _MARGIN + 0.001
+            view = SensorView(
+                seen, is_pinhole, camera, 2 if is_pinhole else 3, (1e-4, 0.0, 0.0),
+                np.ascontiguousarray(rotation), origin,
+            )  # fmt: skip
+            tried += 1
+            atlas.columns["passes"][:9] = 0
+            missed += chart not in atlas.see_through(view, _MARGIN, 0)
+    assert tried > 100
+    assert not missed, f"{missed} of {tried}"

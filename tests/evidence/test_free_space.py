@@ -107,12 +107,7 @@ def test_what_comes_into_space_that_was_free_for_long_shows_after_thirty_frames(
     "away",
     [
         40,
-        pytest.param(
-            150,
-            marks=pytest.mark.xfail(
-                strict=True, reason="the passes remembered outweigh the hits of 30 frames: nothing shows"
-            ),
-        ),
+        150,
     ],
 )
 def test_what_comes_back_after_a_while_shows_after_thirty_frames(away: int) -> None:

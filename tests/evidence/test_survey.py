@@ -181,7 +181,7 @@ def test_a_full_cell_is_halved_and_goes_on() -> None:
     atlas.columns["rotation"][0] = np.eye(3)
     votes = (atlas.capacity, SUPPORT_CELLS, SUPPORT_CELLS)
     s = _Scene(m, atlas, np.ones(1), np.zeros(votes, np.uint8), np.full(votes, 200, np.uint8))
-    # Up to 240; then 121 to 240 three times and again 121.
+    # Up to 120; then 61 to 120 again and again, with passes halved each time until none is left.
     counts = []
     for _ in range(601):
         answer = _survey(s, np.zeros(1, np.int64))
@@ -189,7 +189,7 @@ def test_a_full_cell_is_halved_and_goes_on() -> None:
         counts.append((int(answer.hits[0, 8, 8]), int(answer.passes[0, 8, 8])))
     assert counts[MOST_VOTES - 1] == (MOST_VOTES, 200)
     assert counts[MOST_VOTES] == (MOST_VOTES // 2 + 1, 100)
-    assert counts[600] == (MOST_VOTES // 2 + 1, 12)
+    assert counts[600] == (MOST_VOTES // 2 + 1, 0)
     assert max(counts)[0] == MOST_VOTES
     assert s.hits.sum() == counts[600][0], "no other cell counts"
 
