@@ -8,20 +8,21 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import TypeVar
 
-__all__ = ["in_parts"]
+__all__ = ["cores", "in_parts"]
 
 _PARTS_PER_CORE = 4
 _T = TypeVar("_T")
 
 
 @lru_cache(maxsize=1)
-def _cores() -> int:
+def cores() -> int:
+    """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @lru_cache(maxsize=1)
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(_cores(), "streamdgp-parts")
+    return ThreadPoolExecutor(cores(), "streamdgp-parts")
 
 
 def in_parts(work: Callable[[int, int], _T], count: int) -> list[_T]:
@@ -29,6 +30,6 @@ def in_parts(work: Callable[[int, int], _T], count: int) -> list[_T]:
 
     What the parts are depends on the number of cores: work must give the same whatever they are.
     """
-    parts = min(_PARTS_PER_CORE * _cores(), count)
+    parts = min(_PARTS_PER_CORE * cores(), count)
     edges = [count * k // max(parts, 1) for k in range(parts + 1)]
     return list(_pool().map(work, edges[:-1], edges[1:]))

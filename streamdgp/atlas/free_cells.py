@@ -1,9 +1,8 @@
 """Free space and charts: the cells of a chart's domain that rays pass through are no surface.
 
-Surfels forget what was seen before they came; a chart remembers. Each cell of its support counts the
-observations that passed through it, in the unit of those that hit it (pixels), and a cell is surface only
-while hits outweigh passes. So a chart cannot run across a gap that was looked through, nor past an edge
-that wandered with the pose.
+Surfels forget what was seen before they came; a chart remembers. Each cell of its support counts how often
+evidence in it was seen and how often rays passed through it, and shows the share of hits. So a chart cannot
+run across a gap that was looked through, nor past an edge that wandered with the pose.
 """
 
 from __future__ import annotations

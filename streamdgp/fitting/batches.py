@@ -7,7 +7,6 @@ position alone, so results do not depend on how many workers there are.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import numpy.typing as npt
 import torch
 
 from streamdgp.fitting.types import FitResult, PatchBatch, Regime
+from streamdgp.parts import cores
 
 __all__ = ["BATCH", "FittedCharts", "fit_in_batches", "map_batches", "rasters_of", "rasters_of_batch"]
 
@@ -33,8 +33,7 @@ def _initialise_worker() -> None:
 
 @lru_cache(maxsize=1)
 def _pool() -> ThreadPoolExecutor:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return ThreadPoolExecutor(cores, "streamdgp-fit", _initialise_worker)
+    return ThreadPoolExecutor(cores(), "streamdgp-fit", _initialise_worker)
 
 
 def map_batches(work: Callable[[slice], _T], count: int) -> list[_T]:

@@ -11,8 +11,8 @@ eliminated and the penalty is whitened, n rows, m features:
 
     REML(lambda) = (n - 3) log(RSS + lambda |B|^2) + gamma * (log det(S + lambda) - m log lambda).
 
-gamma > 1 asks more of every degree of freedom, because the errors of neighbouring rows are not quite
-independent. One eigendecomposition per chart serves every candidate.
+gamma is what a degree of freedom costs (``FitConfig.smoothness``): 1 is REML as it stands, more is
+smoother. One eigendecomposition per chart serves every candidate.
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamdgp.errors import InvalidInputError
+from streamdgp.parts import cores
 from streamdgp.surface.kernels import evaluate_nodes, march, refine_vertices
 from streamdgp.surface.marching import EDGE_AXIS, EDGE_CORNER, triangle_table
 from streamdgp.surface.mesh import TileMesh
@@ -32,8 +32,7 @@ _MIN_SUPPORT = 0.35
 @lru_cache(maxsize=1)
 def _pool() -> ThreadPoolExecutor:
     """Extraction threads; the kernels release the interpreter lock."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return ThreadPoolExecutor(cores, "streamdgp-tiles")
+    return ThreadPoolExecutor(cores(), "streamdgp-tiles")
 
 
 class TileCache:

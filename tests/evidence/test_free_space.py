@@ -245,7 +245,7 @@ def test_the_number_of_parts_does_not_matter(
     monkeypatch: pytest.MonkeyPatch, cores: int, parts_per_core: int
 ) -> None:
     want = state_bytes(snapshot_state(_run(12, 6)))
-    monkeypatch.setattr(streamdgp.parts, "_cores", lambda: cores)
+    monkeypatch.setattr(streamdgp.parts, "cores", lambda: cores)
     monkeypatch.setattr(streamdgp.parts, "_PARTS_PER_CORE", parts_per_core)
     edges = streamdgp.parts.in_parts(lambda begin, end: (begin, end), 100)
     assert len(edges) == cores * parts_per_core

@@ -157,13 +157,14 @@ def test_agrees_with_torch_from_the_same_start(
         errors = [_height_errors(r, f, surface, case.part) for r, f in ((fast, ours), (slow, theirs))]
         step = (torch.log10(ours.ridge / theirs.ridge) * 3).round().abs()
         # Where the truth is flat any large ridge is as likely as the next; the errors below are what counts.
-        assert float((step <= 1).float().mean()) > 0.75
-        assert float((step == 0).float().mean()) > 0.5
-        if surface != "plane":
-            assert abs(float(torch.log10(ours.ridge / theirs.ridge).mean())) < 0.25
+        is_flat = surface == "plane"
+        assert float((step <= 1).float().mean()) > (0.75 if is_flat else 0.9)
+        assert float((step == 0).float().mean()) > (0.5 if is_flat else 0.55 if cold else 0.75)
+        if not is_flat:
+            assert abs(float(torch.log10(ours.ridge / theirs.ridge).mean())) < 0.1
         gap = np.sqrt(((errors[0] - errors[1]) ** 2).mean(1)) / case.sigma
         assert np.median(gap) < (0.2 if cold else 0.05)
-        assert np.sqrt((gap**2).mean()) < 0.4
+        assert np.sqrt((gap**2).mean()) < (0.4 if is_flat else 0.3)
         moved = (ours.feet - theirs.feet).abs().amax(-1)[patches.weights > 0]
         assert float((moved > 0.01).float().mean()) < (0.4 if cold else 0.03)
         squares.append([float((e**2).mean()) for e in errors])
