@@ -22,9 +22,9 @@ from benchmarks.engine import Reconstruction, reconstruct, warm_up
 from benchmarks.inside import fit_independently, snapshot_state
 from benchmarks.object import Scan, make_scan
 from benchmarks.results import Result, Table, conclude, json_option
-from streamdgp.atlas.atlas import tangent_frames
 from streamdgp.config import ConsistencyConfig, SceneConfig
 from streamdgp.evaluation import MeshScores
+from streamdgp.evidence.precision import OFFSET_STEP_VOX
 from streamdgp.fitting.lazy import LazyRegime
 from streamdgp.reconstructor import Reconstructor
 from streamdgp.surface import weld_tiles
@@ -109,7 +109,9 @@ def anchor_rows(scan: Scan, seed: int = 0) -> list[list[str]]:
     for label, is_random in (("Poisson-disk anchors, one fit", False), ("random anchors, one fit", True)):
         state = snapshot_state(engine)
         charts, surfels = state.tables["charts"], state.tables["surfels"]
-        evidence_m = (surfels["key"] + 0.5 + surfels["offset_vox"]) * engine.config.evidence_voxel_m
+        evidence_m = (
+            surfels["key"] + 0.5 + OFFSET_STEP_VOX * surfels["offset"]
+        ) * engine.config.evidence_voxel_m
         if is_random:
             drawn = np.random.default_rng(seed).choice(len(evidence_m), len(charts["anchor"]), replace=False)
             # The normal of the patch, as Poisson-disk anchors have it: one surfel's is noisy.
@@ -119,7 +121,7 @@ def anchor_rows(scan: Scan, seed: int = 0) -> list[list[str]]:
             same = (np.einsum("nki,ni->nk", others, own) > 0)[..., None]
             normal = (others * same).sum(1)
             normal /= np.linalg.norm(normal, axis=1, keepdims=True)
-            charts["anchor"], charts["rotation"] = evidence_m[drawn], tangent_frames(normal)
+            charts["anchor"], charts["normal"] = evidence_m[drawn], np.rint(32767 * normal).astype(np.int16)
         for column in ("fits", "fit_mass", "fresh_mass", "parameters"):
             charts[column][:] = 0
         again = Reconstructor.restore(state)

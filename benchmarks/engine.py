@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import zarr
 
 from streamdgp.config import SceneConfig
 from streamdgp.frames import DepthFrame, Frame, FrameReport
 from streamdgp.reconstructor import Reconstructor
+from streamdgp.store._tables import write_array, write_table
 from streamdgp.surface import Mesh, weld_tiles
 
-__all__ = ["Reconstruction", "depth_frames", "map_bytes", "map_split", "reconstruct", "warm_up"]
+__all__ = [
+    "STORED_PARTS",
+    "Reconstruction",
+    "depth_frames",
+    "map_bytes",
+    "map_split",
+    "reconstruct",
+    "warm_up",
+]
 
+STORED_PARTS = ("charts", "support", "evidence", "shared")
 # Columns of a chart that say which part of its domain is backed, and by how much.
-_SUPPORT_COLUMNS = ("support", "fit_mass", "fresh_mass")
+_SUPPORT_COLUMNS = ("support", "hits", "passes", "fit_mass", "fresh_mass")
 
 
 @dataclass(frozen=True)
@@ -54,26 +67,29 @@ def warm_up(frames: Iterable[Frame]) -> None:
 
 
 def map_bytes(engine: Reconstructor) -> int:
-    """Bytes of the whole map as it would be stored uncompressed: charts, surfels, shared weights."""
-    changes = engine.changes()
-    tables = sum(column.nbytes for table in changes.tables.values() for column in table.columns.values())
-    return tables + sum(array.nbytes for array in changes.arrays.values())
+    """Bytes of the whole map as a commit stores it: charts, support, surfels, shared weights."""
+    return sum(map_split(engine)[part] for part in STORED_PARTS)
 
 
 def map_split(engine: Reconstructor) -> dict[str, int]:
     """Bytes of the map by what they are for.
 
     ``charts`` (frames, weights, statistics), ``support``, ``evidence`` and ``shared`` (random features)
-    are what is stored, ``map_bytes`` in sum. ``indexes`` (hash tables, grids) and ``rasters`` (charts as
-    they are looked up) are made from it in memory, spare room of growing arrays included.
+    are what is stored, as the pages of a first commit, ``map_bytes`` in sum; ``state`` is the same as it
+    lies in memory. ``indexes`` (hash tables, grids) and ``rasters`` (charts as they are looked up) are
+    made from it in memory, spare room of growing arrays included.
     """
     changes = engine.changes()
-    split = dict.fromkeys(("charts", "support", "evidence", "shared", "indexes", "rasters"), 0)
+    split = dict.fromkeys((*STORED_PARTS, "state", "indexes", "rasters"), 0)
     for table, change in changes.tables.items():
+        pages = _stored_bytes(lambda root, t=table, c=change: write_table(root, t, c, {}))
         for name, column in change.columns.items():
+            split["state"] += column.nbytes
             part = "support" if name in _SUPPORT_COLUMNS else "charts"
-            split["evidence" if table == "surfels" else part] += column.nbytes
-    split["shared"] = sum(array.nbytes for array in changes.arrays.values())
+            split[part if table == "charts" else "evidence"] += pages[name]
+    for name, array in changes.arrays.items():
+        split["state"] += array.nbytes
+        split["shared"] += _stored_bytes(lambda root, n=name, a=array: write_array(root, n, a, {}))[name]
     inner = engine._map
     if inner is not None:
         split["indexes"] = sum(
@@ -84,6 +100,20 @@ def map_split(engine: Reconstructor) -> dict[str, int]:
         )
         split["rasters"] = sum(array.nbytes for array in (*inner.atlas.rasters, *inner.atlas.supports))
     return split
+
+
+def _stored_bytes(write: Callable[[zarr.Group], object]) -> dict[str, int]:
+    """Bytes of every array that ``write`` puts into a group, compressed and with their metadata."""
+    stored: dict[str, Any] = {}
+    write(zarr.create_group(zarr.storage.MemoryStore(stored)))
+    found: dict[str, int] = defaultdict(int)
+    for path, data in stored.items():
+        # arrays/NAME/... or tables/TABLE/NAME/...
+        parts = path.split("/")
+        depth = 1 if parts[0] == "arrays" else 2
+        if len(parts) > depth + 1:
+            found[parts[depth]] += len(data)
+    return found
 
 
 def depth_frames(frames: Iterable[Frame]) -> list[DepthFrame]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.engine import STORED_PARTS
 from benchmarks.methods import Measured
 from benchmarks.results import Table
 
-__all__ = ["SizeRow", "size_figures", "size_table"]
+__all__ = ["SIZE_RATIO", "SizeRow", "size_figures", "size_table"]
 
-STORED = ("charts", "support", "evidence", "shared")
-DERIVED = ("indexes", "rasters")
+SIZE_RATIO = 0.3
+"""How much of the TSDF's bytes a map may take."""
+DERIVED = ("state", "indexes", "rasters")
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ def size_table(rows: list[SizeRow]) -> Table:
         lines.append(
             [
                 row.scene,
-                *(f"{row.ours.split[part] / 1e6:.2f}" for part in STORED),
+                *(f"{row.ours.split[part] / 1e6:.2f}" for part in STORED_PARTS),
                 f"{found['map_bytes'] / 1e6:.2f}",
                 f"{found['tsdf_bytes'] / 1e6:.2f}",
                 f"{found['ratio']:.2f}",
@@ -43,7 +45,7 @@ def size_table(rows: list[SizeRow]) -> Table:
             ]
         )
     columns = [
-        *("MB of", *STORED, "stored"),
+        *("MB of", *STORED_PARTS, "stored"),
         *("TSDF", "ours / TSDF", "bytes per chart", "kB per m²", "TSDF kB per m²"),
         *(f"{part} in memory" for part in DERIVED),
     ]

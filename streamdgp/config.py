@@ -32,8 +32,8 @@ class EvidenceConfig:
 
     min_incidence_cos: float = 0.1
     """Smallest cosine between ray and normal that is still used, in [0, 1)."""
-    view_mass_cap: float = 32.0
-    """One viewpoint adds at most this many observations' weight to a surfel, >= 1."""
+    most_per_view: int = 32
+    """One viewpoint adds at most this many observations to a surfel, 1 to 255."""
     free_space: bool = True
     """Depth images and LiDAR scans take evidence and support away that they see through."""
 
@@ -41,9 +41,9 @@ class EvidenceConfig:
         _require(isinstance(self.free_space, bool), "free_space true or false", self.free_space)
         _require(0 <= self.min_incidence_cos < 1, "min_incidence_cos in [0, 1)", self.min_incidence_cos)
         _require(
-            math.isfinite(self.view_mass_cap) and self.view_mass_cap >= 1,
-            "view_mass_cap >= 1",
-            self.view_mass_cap,
+            _whole(self.most_per_view) and 1 <= self.most_per_view <= 255,
+            "most_per_view from 1 to 255",
+            self.most_per_view,
         )
 
 
@@ -61,7 +61,7 @@ class FitConfig:
     """Parameter samples of the optimal-transport step, 16 to 256."""
     smoothness: float = 0.8
     """What a degree of freedom costs when the ridge is chosen, >= 0.5; 1: marginal likelihood as it is."""
-    refit_growth: float = 1.15
+    refit_growth: float = 1.1
     """By what factor a cell's evidence mass must grow before a chart of many fits is refitted, > 1."""
 
     def __post_init__(self) -> None:

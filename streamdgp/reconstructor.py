@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from streamdgp.atlas.atlas import Atlas, tangent_frames
+from streamdgp.atlas.atlas import Atlas
 from streamdgp.atlas.changes import AtlasChanges, AtlasState, TableChange
 from streamdgp.config import SceneConfig
 from streamdgp.consistency.sweep import make_consistent
@@ -32,7 +32,7 @@ from streamdgp.surface.snapshot import SurfaceSnapshot
 
 __all__ = ["Reconstructor"]
 
-_SCHEMA = 2
+_SCHEMA = 3
 _MIN_SURFELS_PER_ANCHOR = 6
 
 
@@ -61,6 +61,7 @@ class _Map:
         self.atlas = Atlas(config.anchor_radius_m, self.scale_m, self.regime.parameter_count)
         self.changed_surfels: list[npt.NDArray[np.int64]] = []
         self.changed_charts: list[npt.NDArray[np.int64]] = []
+        self.committed_views = 0
 
 
 class Reconstructor:
@@ -104,7 +105,7 @@ class Reconstructor:
         points = frame if isinstance(frame, OrientedPoints) else self.prepare(frame)
         clock.lap("orient")
         index = self.frame_count
-        if not len(points):
+        if not len(points) and self._map is None:
             self.frame_count += 1
             return FrameReport(index, dropped=points.dropped, charts_untouched=self.chart_count)
         m = self._map_for(points)
@@ -118,7 +119,7 @@ class Reconstructor:
         seen = np.concatenate([seen, new])
         opened = self._see_through(m, points, index)
         clock.lap("free space")
-        dirty = m.atlas.dirty(seen, m.config.fit.refit_growth)
+        dirty = m.atlas.dirty(seen, m.config.fit.refit_growth, index)
         patches = self._gather(m, dirty)
         clock.lap("gather")
         cold = self._is_cold(m, dirty, patches)
@@ -127,7 +128,7 @@ class Reconstructor:
         make_consistent(m.atlas, m.regime, dirty, m.config.consistency)
         clock.lap("consistency")
         m.changed_surfels.append(touched.index)
-        m.changed_charts.append(np.concatenate([seen, opened]))
+        m.changed_charts.append(np.concatenate([seen, opened, dirty]))
         return FrameReport(
             index,
             points=len(points),
@@ -197,7 +198,7 @@ class Reconstructor:
                 e.look_up, count, a.columns["anchor"], normal, a.grid, done,
             )  # fmt: skip
             new = a.appended(count, self.frame_count - 1)
-            a.columns["rotation"][new] = tangent_frames(normal[new])
+            a.face(new, normal[new])
             created.append(new)
             if done >= len(candidates):
                 return np.concatenate(created)
@@ -263,7 +264,7 @@ class Reconstructor:
         for group, is_cold in ((np.flatnonzero(cold), True), (np.flatnonzero(~cold), False)):
             if not len(group):
                 continue
-            stored = None if is_cold else m.atlas.columns["parameters"][charts[group]]
+            stored = None if is_cold else m.atlas.parameters(charts[group])
             fit = fit_in_batches(
                 m.regime,
                 patches.points[group],
@@ -271,6 +272,7 @@ class Reconstructor:
                 patches.thickness[group],
                 stored,
                 self.device,
+                () if is_cold else [m.atlas.rasters[chart] for chart in charts[group]],
             )
             m.atlas.store_weights(charts[group], fit.parameters, fit.rasters)
             m.atlas.columns["residual"][charts[group]] = fit.residual
@@ -292,16 +294,16 @@ class Reconstructor:
         m = self._map
         evidence, atlas = m.evidence, m.atlas
         metadata["chart_count"] = len(atlas)
+        cells = evidence.view_cells
         tables = {
-            "charts": TableChange(
-                {k: atlas.column(k) for k in atlas.columns}, _union(m.changed_charts, len(atlas))
-            ),
+            "charts": TableChange(atlas.stored_columns(), _union(m.changed_charts, len(atlas))),
             "surfels": TableChange(
                 {k: evidence.column(k) for k in evidence.columns}, _union(m.changed_surfels, len(evidence))
             ),
             "blocks": TableChange(
                 {"passes": evidence.passes[: evidence.block_count]}, evidence.blocks_with_new_passes
             ),
+            "views": TableChange({"cell": cells}, np.arange(m.committed_views, len(cells))),
         }
         return AtlasChanges(tables, m.regime.shared_arrays(), metadata)
 
@@ -311,6 +313,7 @@ class Reconstructor:
             self._map.changed_charts.clear()
             self._map.changed_surfels.clear()
             self._map.evidence.forget_new_passes()
+            self._map.committed_views = len(self._map.evidence.view_cells)
 
     @classmethod
     def restore(cls, state: AtlasState, device: torch.device | str = "cpu") -> Reconstructor:
@@ -343,9 +346,10 @@ class Reconstructor:
             self.config.evidence,
             state.tables["surfels"],
             state.tables["blocks"]["passes"],
+            state.tables["views"]["cell"],
         )
         m.atlas = Atlas.restore(m.atlas.radius_m, m.scale_m, state.tables["charts"])
-        parameters = torch.from_numpy(m.atlas.column("parameters").copy()).to(self.device)
+        parameters = torch.from_numpy(m.atlas.parameters(np.arange(len(m.atlas)))).to(self.device)
         for chart, raster in enumerate(rasters_of(m.regime, parameters)):
             m.atlas.rasters[chart] = raster
         self._map = m

@@ -13,6 +13,7 @@ from streamdgp.atlas.free_cells import count_passes, inherit_passes
 from streamdgp.atlas.support import closed_cells, support_masks
 from streamdgp.evidence.free_space import farthest_per_tile
 from streamdgp.evidence.patches import DIRTY_CELLS, SUPPORT_CELLS
+from streamdgp.evidence.precision import rounded
 from streamdgp.evidence.surfels import SurfelMap
 from streamdgp.frames.view import SensorView
 from streamdgp.parts import in_parts
@@ -23,7 +24,11 @@ __all__ = ["Atlas", "tangent_frames"]
 _CELLS = DIRTY_CELLS * DIRTY_CELLS
 _BACKED_SHARE = 0.05
 _GROWN_SHARE = 0.3
-_FIRST_GROWTH = 2.0
+_FIRST_GROWTH = 3.0
+_REST_FRAMES = 3
+_REST_GROWTH = 0.05
+_FIT_MASS_BITS = 5
+_FRESH_MASS_BITS = 8
 _APPEARED_SHARE = 0.08
 _VANISHED_SHARE = 0.5
 
@@ -42,14 +47,19 @@ def tangent_frames(normals: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.stack([first, second, normals], 2)
 
 
+def _frames_of(normal: npt.NDArray[np.int16]) -> npt.NDArray[np.float64]:
+    return tangent_frames(normal / np.linalg.norm(normal.astype(np.float64), axis=1, keepdims=True))
+
+
 class Atlas:
     """Charts of one scene. Numbers are given in order of creation and never reused.
 
-    Columns: anchor (3,) float64 m; rotation (3, 3) float64 (columns: tangents, normal);
-    parameters (P,) float32; support (16, 16) uint8, how far each cell is surface in 255ths; hits and
-    passes (16, 16) uint8, what was seen there and what went through; fit_mass and fresh_mass (64,)
-    float32, evidence weight per cell at and since the last fit; residual, ridge float32;
-    backed_at_cold int32, cells backed at the last cold fit; version, created, fits int32.
+    Columns: anchor (3,) float64 m; normal (3,) int16 in 32767ths and, made from it, rotation (3, 3)
+    float64 (columns: tangents, normal); parameters (P,) float16; support (16, 16) uint8, how far each
+    cell is surface in 255ths; hits and passes (16, 16) uint8, what was seen there and what went through;
+    fit_mass and fresh_mass (64,) float32 of few significant bits, evidence weight per cell at and since
+    the last fit; residual, ridge float32; backed_at_cold int32, cells backed at the last cold fit;
+    version, created, fits int32; last_seen int32, the last frame that touched the chart's evidence.
     """
 
     def __init__(self, radius_m: float, scale_m: float, parameter_count: int) -> None:
@@ -57,8 +67,9 @@ class Atlas:
         self.scale_m = scale_m
         self.columns: dict[str, npt.NDArray[Any]] = {
             "anchor": np.zeros((0, 3)),
+            "normal": np.zeros((0, 3), np.int16),
             "rotation": np.zeros((0, 3, 3)),
-            "parameters": np.zeros((0, parameter_count), np.float32),
+            "parameters": np.zeros((0, parameter_count), np.float16),
             "support": np.zeros((0, SUPPORT_CELLS, SUPPORT_CELLS), np.uint8),
             "hits": np.zeros((0, SUPPORT_CELLS, SUPPORT_CELLS), np.uint8),
             "passes": np.zeros((0, SUPPORT_CELLS, SUPPORT_CELLS), np.uint8),
@@ -70,6 +81,7 @@ class Atlas:
             "version": np.zeros(0, np.int32),
             "created": np.zeros(0, np.int32),
             "fits": np.zeros(0, np.int32),
+            "last_seen": np.zeros(0, np.int32),
         }
         self.rasters = AddressedArrays()
         self.supports = AddressedArrays()
@@ -121,11 +133,38 @@ class Atlas:
         self.supports.extend([np.zeros((0,), np.float32)] * len(new))
         return new
 
-    def dirty(self, touched: npt.NDArray[np.int64], growth: float) -> npt.NDArray[np.int64]:
-        """Of the touched charts, those whose evidence changed enough to be fitted again.
+    def face(self, charts: npt.NDArray[np.int64], normals: npt.NDArray[np.float64]) -> None:
+        """Turn charts so that their normals are these unit vectors (K, 3), in the steps that are stored."""
+        self.columns["normal"][charts] = np.rint(32767 * normals)
+        self.columns["rotation"][charts] = _frames_of(self.columns["normal"][charts])
+
+    def stored_columns(self) -> dict[str, npt.NDArray[Any]]:
+        """What a commit keeps of every chart; the rest is made from it."""
+        return {name: self.column(name) for name in self.columns if name != "rotation"}
+
+    def parameters(self, charts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Weights (K, P) of charts."""
+        return self.columns["parameters"][charts].astype(np.float32)
+
+    def dirty(self, touched: npt.NDArray[np.int64], growth: float, frame_index: int) -> npt.NDArray[np.int64]:
+        """Charts whose evidence changed enough to be fitted again: touched ones, and those now at rest.
+
+        What is still in view is fitted again when it pays, what has left it once more for good, if
+        anything came since: so few fits are soon outdated, and the surface shows all evidence.
+        """
+        columns = self.columns
+        columns["fresh_mass"][touched] = rounded(columns["fresh_mass"][touched], _FRESH_MASS_BITS)
+        columns["last_seen"][touched] = frame_index
+        rested = np.flatnonzero(self.column("last_seen") == frame_index - _REST_FRAMES)
+        fit, fresh = columns["fit_mass"][rested].sum(1), columns["fresh_mass"][rested].sum(1)
+        rested = rested[fresh > _REST_GROWTH * fit]
+        return np.union1d(self._changed(touched, growth), rested)
+
+    def _changed(self, touched: npt.NDArray[np.int64], growth: float) -> npt.NDArray[np.int64]:
+        """Of the touched charts, those that changed enough to be fitted while they are in view.
 
         A cell counts when it becomes backed or its evidence mass has grown enough since the last fit: to
-        twice after the first fit, by less later, by ``growth`` in the end. Early fits are soon outdated
+        three times after the first fit, by less later, by ``growth`` in the end. Early fits are soon outdated
         anyway; late ones decide how much of the evidence the surface shows. Newly backed cells must be a
         twelfth of the backed ones, grown cells three tenths: each fit costs the same, and one that changes
         little is better spent elsewhere. One cell that lost half of its evidence to free space suffices:
@@ -141,7 +180,8 @@ class Atlas:
         grown = (backed & (fit + fresh > asked * fit)).sum(1) > _GROWN_SHARE * backed.sum(1)
         vanished = (backed & (fit + fresh < _VANISHED_SHARE * fit)).any(1)
         unfitted = self.columns["fits"][touched] == 0
-        return np.sort(touched[(appeared >= enough) | grown | vanished | unfitted])
+        changed: npt.NDArray[np.int64] = touched[(appeared >= enough) | grown | vanished | unfitted]
+        return changed
 
     def store_fit(
         self,
@@ -166,7 +206,7 @@ class Atlas:
             self.rasters.addresses(charts), evidence.voxel_size_m, evidence.table, evidence.block_keys,
             evidence.passes, c["passes"],
         )  # fmt: skip
-        c["fit_mass"][charts] = mass
+        c["fit_mass"][charts] = rounded(mass, _FIT_MASS_BITS)
         c["fresh_mass"][charts] = 0
         c["fits"][charts] += 1
         c["version"][charts] = frame_index
@@ -227,7 +267,7 @@ class Atlas:
         while capacity <= count:
             capacity *= 2
         atlas._count = count
-        for name, values in columns.items():
+        for name, values in (columns | {"rotation": _frames_of(columns["normal"])}).items():
             grown = np.zeros((capacity, *values.shape[1:]), values.dtype)
             grown[:count] = values
             atlas.columns[name] = grown

@@ -19,13 +19,13 @@ import torch
 from streamdgp.atlas.atlas import Atlas
 from streamdgp.config import ConsistencyConfig
 from streamdgp.consistency.overlap import neighbour_lists, neighbour_targets
-from streamdgp.fitting.batches import map_batches, rasters_of_batch
+from streamdgp.fitting.batches import in_half_precision, map_batches, rasters_of_batch
 from streamdgp.fitting.types import Regime
 from streamdgp.sampling.domain import poisson_disk_domain
 
 __all__ = ["consistency_samples", "make_consistent", "neighbour_predictions", "seam_distances_m"]
 
-_SAMPLES = 96
+_SAMPLES = 64
 _REACH = 1.5
 # Neighbours farther off than this many residuals of a chart count for less.
 _TOLERANCE = 1.0
@@ -33,7 +33,7 @@ _TOLERANCE = 1.0
 
 @lru_cache(maxsize=1)
 def consistency_samples() -> torch.Tensor:
-    """The Poisson-disk samples of V at which charts are compared: (96, 2) float32."""
+    """The Poisson-disk samples of V at which charts are compared: (64, 2) float32."""
     return torch.from_numpy(poisson_disk_domain(_SAMPLES, seed=0)).float()
 
 
@@ -126,7 +126,7 @@ def make_consistent(
     """
     if config.sweeps == 0 or config.weight == 0 or not len(charts):
         return
-    alone = atlas.columns["parameters"][charts].copy()
+    alone = atlas.parameters(charts)
     for _ in range(config.sweeps):
         parameters, rasters = _solve_blocks(atlas, regime, charts, alone, config.weight)
         atlas.store_weights(charts, parameters, rasters)
@@ -147,7 +147,8 @@ def _solve_blocks(
         stored = torch.from_numpy(alone[part]).to(regime.device)
         own = regime.evaluate(stored, samples).cpu().numpy()
         targets, _ = _predictions(atlas, around, part, charts[part], own, mu, _TOLERANCE)
-        parameters = regime.refit_to(stored, samples, torch.from_numpy(targets).to(regime.device))
+        moved = regime.refit_to(stored, samples, torch.from_numpy(targets).to(regime.device))
+        parameters = in_half_precision(moved)
         return parameters.cpu().numpy(), rasters_of_batch(regime, parameters)
 
     parts = map_batches(solve, len(charts))
@@ -165,7 +166,7 @@ def seam_distances_m(
     Neighbours in ``silent`` are left out, all others count alike. Samples off the chart's support or
     without a neighbour are left out.
     """
-    parameters = torch.from_numpy(atlas.columns["parameters"][charts]).to(regime.device)
+    parameters = torch.from_numpy(atlas.parameters(charts)).to(regime.device)
     own = regime.evaluate(parameters, consistency_samples().to(regime.device)).cpu().numpy()
     silent = np.zeros(0, np.int64) if silent is None else silent
     alone = 1e6  # a weight beside which the chart's own word vanishes

@@ -16,6 +16,7 @@ import numpy as np
 from numba import njit
 
 from streamdgp.evidence.kernels import find_block
+from streamdgp.evidence.precision import OFFSET_STEP_VOX, rounded_weight
 
 __all__ = [
     "JUDGED_EVERY",
@@ -166,7 +167,7 @@ def carve(
     normal: Any,
     count: Any,
     last: Any,
-    view_mass: Any,
+    view_seen: Any,
     streak: Any,
     passes: Any,
     is_changed: Any,
@@ -183,6 +184,7 @@ def carve(
     uint8 remembers, for cells of two voxels, what passed through; ``is_changed`` (blocks,) uint8 is set.
     """
     out = np.empty(2)
+    step_m = OFFSET_STEP_VOX * voxel_m
     edge = 8 * voxel_m
     reach = 0.87 * edge
     lost = 0
@@ -229,9 +231,10 @@ def carve(
             while s >= 0:
                 following = chain[s]
                 if weight[s] > 0.0 and last[s] != frame:
-                    x = (block_keys[b, 0] * 8 + (k >> 6) + 0.5 + offset[s, 0]) * voxel_m - origin[0]
-                    y = (block_keys[b, 1] * 8 + (k >> 3 & 7) + 0.5 + offset[s, 1]) * voxel_m - origin[1]
-                    z = (block_keys[b, 2] * 8 + (k & 7) + 0.5 + offset[s, 2]) * voxel_m - origin[2]
+                    ox, oy, oz = step_m * offset[s, 0], step_m * offset[s, 1], step_m * offset[s, 2]
+                    x = (block_keys[b, 0] * 8 + (k >> 6) + 0.5) * voxel_m + ox - origin[0]
+                    y = (block_keys[b, 1] * 8 + (k >> 3 & 7) + 0.5) * voxel_m + oy - origin[1]
+                    z = (block_keys[b, 2] * 8 + (k & 7) + 0.5) * voxel_m + oz - origin[2]
                     xs = x * rotation[0, 0] + y * rotation[1, 0] + z * rotation[2, 0]
                     ys = x * rotation[0, 1] + y * rotation[1, 1] + z * rotation[2, 1]
                     zs = x * rotation[0, 2] + y * rotation[1, 2] + z * rotation[2, 2]
@@ -256,9 +259,9 @@ def carve(
                         lost_weight[lost] = -weight[s] * (1.0 - share)
                         lost += 1
                         count[s] = left
-                        weight[s] *= share
-                        for m in range(view_mass.shape[1]):
-                            view_mass[s, m] *= share
+                        weight[s] = rounded_weight(weight[s] * share, 0.5)
+                        for m in range(view_seen.shape[1]):
+                            view_seen[s, m] = int(view_seen[s, m] * share)
                 s = following
     return lost
 

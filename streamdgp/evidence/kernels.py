@@ -2,8 +2,8 @@
 
 Voxels are grouped in blocks of 8x8x8 with a dense table of surfel numbers, so a ball query costs a
 hash look-up per block, not per voxel. Block coordinates are three int32: no packed key that would
-overflow a few kilometres out. A surfel holds running weighted means relative to its voxel centre;
-float32 is exact enough there at any distance from the world origin. ``chain[s]`` is the surfel of the
+overflow a few kilometres out. A surfel holds running weighted means relative to its voxel centre, in the
+steps of ``precision``, equally exact at any distance from the world origin. ``chain[s]`` is the surfel of the
 opposite sheet in the same voxel, or -1.
 """
 
@@ -14,10 +14,20 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from streamdgp.evidence.precision import (
+    COLOR_STEP,
+    NORMAL_STEP,
+    OFFSET_STEP_VOX,
+    dither,
+    in_steps,
+    rounded_weight,
+)
+
 __all__ = ["block_of", "find_block", "fuse_points", "hash_insert", "insert_existing", "rehash"]
 
 BLOCK = 8
 _EMPTY = np.int32(-1)
+_MOST_COUNT = 65535
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -102,7 +112,7 @@ def fuse_points(
     colors: Any,
     start: int,
     view: int,
-    view_cap: float,
+    most_per_view: int,
     frame: int,
     table: Any,
     block_keys: Any,
@@ -118,7 +128,7 @@ def fuse_points(
     first: Any,
     last: Any,
     view_id: Any,
-    view_mass: Any,
+    view_seen: Any,
     streak: Any,
     touched: Any,
     gained: Any,
@@ -168,32 +178,30 @@ def fuse_points(
                 cells[b, cell] = s
             weight[s] = 0.0
             for k in range(3):
-                offset[s, k] = 0.0
-                normal[s, k] = 0.0
-                color[s, k] = 0.0
+                offset[s, k] = 0
+                normal[s, k] = 0
+                color[s, k] = 0
             count[s] = 0
             first[s] = frame
             for k in range(view_id.shape[1]):
                 view_id[s, k] = 0
-                view_mass[s, k] = 0.0
+                view_seen[s, k] = 0
             stamp[s] = -1
-        # The slot of this viewpoint; a new one takes the slot with the least mass.
+        # The slot of this viewpoint; a new one takes the slot that saw least.
         v = 0
         for k in range(view_id.shape[1]):
             if view_id[s, k] == view:
                 v = k
                 break
-            if view_mass[s, k] < view_mass[s, v]:
+            if view_seen[s, k] < view_seen[s, v]:
                 v = k
         if view_id[s, v] != view:
             view_id[s, v] = view
-            view_mass[s, v] = 0.0
-        w = weights[p]
+            view_seen[s, v] = 0
         # A parked camera must not drown the rest: full weight up to the cap, then none.
-        room = view_cap * w - view_mass[s, v]
-        if room < w:
-            w = max(room, 0.0)
-        view_mass[s, v] += w
+        w = weights[p] if view_seen[s, v] < most_per_view else 0.0
+        if w > 0.0:
+            view_seen[s, v] += 1
         t = stamp[s]
         if t < 0 or t >= touched_count or touched[t] != s:
             t = touched_count
@@ -203,15 +211,23 @@ def fuse_points(
             touched_count += 1
         last[s] = frame
         streak[s] = 0
+        if count[s] >= _MOST_COUNT:
+            count[s] //= 2
+            weight[s] *= 0.5
         count[s] += 1
         if w > 0.0:
             total = weight[s] + w
             a = w / total
             for k in range(3):
-                offset[s, k] += a * (offsets[p, k] - offset[s, k])
-                normal[s, k] += a * (normals[p, k] - normal[s, k])
-                color[s, k] += a * (colors[p, k] - color[s, k])
-            weight[s] = total
+                turn = dither(count[s], k)
+                old = offset[s, k] * OFFSET_STEP_VOX
+                offset[s, k] = in_steps(old + a * (offsets[p, k] - old), OFFSET_STEP_VOX, turn)
+                old = normal[s, k] * NORMAL_STEP
+                steps = in_steps(old + a * (normals[p, k] - old), NORMAL_STEP, turn)
+                normal[s, k] = min(max(steps, -127), 127)
+                old = color[s, k] * COLOR_STEP
+                color[s, k] = min(max(in_steps(old + a * (colors[p, k] - old), COLOR_STEP, turn), 0), 255)
+            weight[s] = rounded_weight(total, dither(count[s], 0))
             gained[t] += w
         p += 1
     counters[0], counters[1], counters[2] = surfels, blocks, touched_count

@@ -8,13 +8,16 @@ import numpy as np
 from numba import njit
 
 from streamdgp.evidence.kernels import block_of, find_block
+from streamdgp.evidence.precision import NORMAL_STEP, OFFSET_STEP_VOX
 
-__all__ = ["DIRTY_CELLS", "MOST_VOTES", "SUPPORT_CELLS", "gather_patches", "survey_touched"]
+__all__ = ["DIRTY_CELLS", "LEAST_NORMAL", "MOST_VOTES", "SUPPORT_CELLS", "gather_patches", "survey_touched"]
 
 SUPPORT_CELLS = 16
 MOST_VOTES = 120
 """Hits and passes of a cell are halved when one of them reaches this."""
 DIRTY_CELLS = 8
+LEAST_NORMAL = 0.3
+"""A mean normal shorter than this is none: what it averages points every way."""
 _LAYERS = 9
 # Tangent cells that meet the unit disk: rows are kept free for their first evidence.
 _DISK_CELLS = 232
@@ -94,7 +97,9 @@ def gather_patches(
                                     length = np.sqrt(sx * sx + sy * sy + sz * sz)
                                     dot = sx * nx + sy * ny + sz * nz
                                     if dot > min_cos * length and weight[s] > 0.0:
-                                        dx, dy, dz = ex + offset[s, 0], ey + offset[s, 1], ez + offset[s, 2]
+                                        dx = ex + OFFSET_STEP_VOX * offset[s, 0]
+                                        dy = ey + OFFSET_STEP_VOX * offset[s, 1]
+                                        dz = ez + OFFSET_STEP_VOX * offset[s, 2]
                                         p0 = (dx * tx + dy * ty + dz * tz) / reach_vox
                                         p1 = (dx * ux + dy * uy + dz * uz) / reach_vox
                                         p2 = (dx * nx + dy * ny + dz * nz) / reach_vox
@@ -191,6 +196,7 @@ def survey_touched(
     """
     table, keys, head, following, _ = grid
     _, _, _, _, key, weight, offset, normal, count = surfels
+    step_m = OFFSET_STEP_VOX * voxel_m
     reach2 = scale_m * scale_m
     radius2 = radius_m * radius_m
     near = np.empty(4096, np.int64)
@@ -221,10 +227,10 @@ def survey_touched(
                             c = following[c]
         sx, sy, sz = normal[s, 0], normal[s, 1], normal[s, 2]
         length = np.sqrt(sx * sx + sy * sy + sz * sz)
-        ox, oy, oz = offset[s, 0] * voxel_m, offset[s, 1] * voxel_m, offset[s, 2] * voxel_m
+        ox, oy, oz = offset[s, 0] * step_m, offset[s, 1] * step_m, offset[s, 2] * step_m
         noise_m = min(3.0 * np.sqrt(count[s] / max(weight[s], 1e-30)), 2.0 * radius_m)
         # A surfel whose normals cancel is no candidate for an anchor.
-        covered[i] = 0 if length > 0.3 and weight[s] > 0.0 else 1
+        covered[i] = 0 if length * NORMAL_STEP > LEAST_NORMAL and weight[s] > 0.0 else 1
         for m in range(listed):
             c = near[m]
             dot = sx * rotation[c, 0, 2] + sy * rotation[c, 1, 2] + sz * rotation[c, 2, 2]

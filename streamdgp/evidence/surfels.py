@@ -12,6 +12,7 @@ from streamdgp.config import EvidenceConfig
 from streamdgp.errors import InvalidFrameError
 from streamdgp.evidence import kernels
 from streamdgp.evidence.free_space import carve, farthest_per_tile
+from streamdgp.evidence.precision import OFFSET_STEP_VOX
 from streamdgp.frames.orient import OrientedPoints
 from streamdgp.parts import in_parts
 
@@ -19,20 +20,21 @@ __all__ = ["FREE_MARGIN_VOX", "SurfelMap", "TouchedSurfels"]
 
 _COLUMNS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "key": (np.int32, (3,)),
-    "weight": (np.float64, ()),
-    "offset_vox": (np.float32, (3,)),
-    "normal": (np.float32, (3,)),
-    "color": (np.float32, (3,)),
-    "count": (np.int32, ()),
+    "weight": (np.float32, ()),
+    "offset": (np.int16, (3,)),
+    "normal": (np.int8, (3,)),
+    "color": (np.uint8, (3,)),
+    "count": (np.uint16, ()),
     "first_frame": (np.int32, ()),
     "last_frame": (np.int32, ()),
-    "view_id": (np.int32, (4,)),
-    "view_mass": (np.float32, (4,)),
+    "view_id": (np.uint16, (4,)),
+    "view_seen": (np.uint8, (4,)),
     "streak": (np.uint8, ()),
 }
 _VIEW_CELL_VOX = 25.0
 _MAX_VOXEL = 2**30
 _CELLS_PER_BLOCK = 64
+_MOST_VIEWS = 65535
 FREE_MARGIN_VOX = 3.0
 """How far in front of a return, beyond its noise, is not free space yet."""
 
@@ -48,9 +50,10 @@ class TouchedSurfels:
 class SurfelMap:
     """Voxel hash of surfels.
 
-    A surfel holds inverse-variance-weighted means of position (in voxels, from the voxel centre),
-    normal and colour, plus weight (1/m^2), observation count and first and last frame. Numbers are
-    given in order of creation and never change.
+    A surfel holds inverse-variance-weighted means of position (from the voxel centre), normal and colour
+    in the steps of ``streamdgp.evidence.precision``, plus weight (1/m^2), observation count, first and last
+    frame, and how often each of the last viewpoints saw it. Numbers are given in order of creation and
+    never change.
     """
 
     def __init__(self, voxel_size_m: float, config: EvidenceConfig) -> None:
@@ -67,6 +70,7 @@ class SurfelMap:
         self.passes = np.zeros((64, _CELLS_PER_BLOCK), np.uint8)
         self._has_new_passes = np.zeros(64, np.uint8)
         self.table = np.full(256, -1, np.int32)
+        self._views: dict[tuple[int, int, int], int] = {}
 
     def __len__(self) -> int:
         return int(self._counters[0])
@@ -79,7 +83,7 @@ class SurfelMap:
     def look_up(self) -> tuple[npt.NDArray[Any], ...]:
         """What the compiled queries need: hash table, block keys, cells, chain, and five columns."""
         c = self.columns
-        columns = (c["key"], c["weight"], c["offset_vox"], c["normal"], c["count"])
+        columns = (c["key"], c["weight"], c["offset"], c["normal"], c["count"])
         return (self.table, self.block_keys, self.cells, self.chain, *columns)
 
     @property
@@ -100,7 +104,7 @@ class SurfelMap:
         """World positions (K, 3) of surfels."""
         key = self.columns["key"][index].astype(np.float64)
         positions: npt.NDArray[np.float64] = (
-            key + 0.5 + self.columns["offset_vox"][index]
+            key + 0.5 + OFFSET_STEP_VOX * self.columns["offset"][index]
         ) * self.voxel_size_m
         return positions
 
@@ -142,10 +146,10 @@ class SurfelMap:
             c = self.columns
             done += kernels.fuse_points(
                 voxels.astype(np.int32), offsets, points.normals, weights, color, done,
-                self._view_id(points), self._config.view_mass_cap, frame_index,
+                self._view_number(points), self._config.most_per_view, frame_index,
                 self.table, self.block_keys, self.cells, self._counters,
-                c["key"], self.chain, c["weight"], c["offset_vox"], c["normal"], c["color"], c["count"],
-                c["first_frame"], c["last_frame"], c["view_id"], c["view_mass"], c["streak"], touched,
+                c["key"], self.chain, c["weight"], c["offset"], c["normal"], c["color"], c["count"],
+                c["first_frame"], c["last_frame"], c["view_id"], c["view_seen"], c["streak"], touched,
                 gained, self._stamp,
             )  # fmt: skip
             if done < len(points):
@@ -171,8 +175,8 @@ class SurfelMap:
             k = carve(
                 begin, end, view.seen_m, far, view.is_pinhole, view.camera, view.window, view.noise,
                 view.rotation, view.origin_m, self.voxel_size_m, FREE_MARGIN_VOX * self.voxel_size_m,
-                frame_index, self.block_keys, self.cells, self.chain, c["weight"], c["offset_vox"],
-                c["normal"], c["count"], c["last_frame"], c["view_mass"], c["streak"], self.passes,
+                frame_index, self.block_keys, self.cells, self.chain, c["weight"], c["offset"],
+                c["normal"], c["count"], c["last_frame"], c["view_seen"], c["streak"], self.passes,
                 self._has_new_passes, index, gained,
             )  # fmt: skip
             return index[:k].copy(), gained[:k].copy()
@@ -181,17 +185,23 @@ class SurfelMap:
         index = np.concatenate([np.zeros(0, np.int64), *(part[0] for part in parts)])
         return TouchedSurfels(index, np.concatenate([np.zeros(0), *(part[1] for part in parts)]))
 
-    def _view_id(self, points: OrientedPoints) -> int:
-        """Viewpoint cell on a fixed lattice of 25 voxels; 1 to 2^31 - 1.
+    @property
+    def view_cells(self) -> npt.NDArray[np.int32]:
+        """Cells (V, 3) of the viewpoints so far, in the order of their numbers."""
+        return np.array(list(self._views), np.int32).reshape(-1, 3)
+
+    def _view_number(self, points: OrientedPoints) -> int:
+        """Number of the viewpoint's cell on a fixed lattice of 25 voxels, from 1; past 65535 they come again.
 
         The lattice is shifted so that a sensor at the world origin, where sessions start, is in the
         middle of its cell and not on the border of eight.
         """
-        if points.sensor_origin_m is None:
-            return 1
-        cell = np.floor(points.sensor_origin_m / (_VIEW_CELL_VOX * self.voxel_size_m) + 0.5).astype(np.int64)
-        x, y, z = (int(v) for v in cell)
-        return ((x * 73856093) ^ (y * 19349663) ^ (z * 83492791)) % (2**31 - 2) + 1
+        cell = (_MAX_VOXEL, _MAX_VOXEL, _MAX_VOXEL)
+        if points.sensor_origin_m is not None:
+            scaled = points.sensor_origin_m / (_VIEW_CELL_VOX * self.voxel_size_m) + 0.5
+            x, y, z = (int(v) for v in np.clip(np.floor(scaled), -_MAX_VOXEL, _MAX_VOXEL))
+            cell = (x, y, z)
+        return self._views.setdefault(cell, len(self._views) % _MOST_VIEWS + 1)
 
     def _grow(self) -> None:
         """Double whichever buffer is full."""
@@ -217,6 +227,7 @@ class SurfelMap:
         config: EvidenceConfig,
         columns: dict[str, npt.NDArray[Any]],
         passes: npt.NDArray[np.uint8],
+        view_cells: npt.NDArray[np.int32],
     ) -> SurfelMap:
         """Rebuild from stored columns: the same numbers, the same bits."""
         surfels = cls(voxel_size_m, config)
@@ -244,4 +255,6 @@ class SurfelMap:
             n, surfels.columns["key"], surfels.chain, surfels.table, surfels.block_keys, surfels.cells, 0
         )
         surfels._counters[:] = (n, found, 0)
+        for number, (x, y, z) in enumerate(view_cells.tolist()):
+            surfels._views[x, y, z] = number % _MOST_VIEWS + 1
         return surfels

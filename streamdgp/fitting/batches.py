@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypeVar
 
@@ -20,7 +20,15 @@ import torch
 from streamdgp.fitting.types import FitResult, PatchBatch, Regime
 from streamdgp.parts import cores
 
-__all__ = ["BATCH", "FittedCharts", "fit_in_batches", "map_batches", "rasters_of", "rasters_of_batch"]
+__all__ = [
+    "BATCH",
+    "FittedCharts",
+    "fit_in_batches",
+    "in_half_precision",
+    "map_batches",
+    "rasters_of",
+    "rasters_of_batch",
+]
 
 BATCH = 64
 _T = TypeVar("_T")
@@ -43,6 +51,12 @@ def map_batches(work: Callable[[slice], _T], count: int) -> list[_T]:
 
 def _slices(count: int) -> Sequence[slice]:
     return [slice(begin, min(begin + BATCH, count)) for begin in range(0, count, BATCH)]
+
+
+def in_half_precision(parameters: torch.Tensor) -> torch.Tensor:
+    """Weights as the atlas keeps them, so that what is shown, stored and restored is the same."""
+    most = torch.finfo(torch.float16).max
+    return parameters.clamp(-most, most).half().to(parameters.dtype)
 
 
 def rasters_of_batch(regime: Regime, parameters: torch.Tensor) -> list[npt.NDArray[np.float32]]:
@@ -80,15 +94,22 @@ def fit_in_batches(
     thickness: npt.NDArray[np.float32],
     stored: npt.NDArray[np.float32] | None,
     device: torch.device,
+    shown: Sequence[npt.NDArray[np.float32]] = (),
 ) -> FittedCharts:
-    """Fit charts cold (``stored`` None) or warm; results on the CPU, with their rasters."""
+    """Fit charts cold (``stored`` None) or warm, from stored weights and their rasters if at hand.
+
+    Results are on the CPU, with their rasters.
+    """
 
     def fit(part: slice) -> tuple[FitResult, list[npt.NDArray[np.float32]]]:
         patches = PatchBatch(*(torch.from_numpy(x[part]).to(device) for x in (points, weights, thickness)))
         if stored is None:
             result = regime.fit_new(patches)
         else:
+            if shown and device.type == "cpu":
+                patches = replace(patches, rasters=torch.from_numpy(np.stack(shown[part])))
             result = regime.fit_warm(patches, torch.from_numpy(stored[part]).to(device))
+        result = replace(result, parameters=in_half_precision(result.parameters))
         return result, rasters_of_batch(regime, result.parameters)
 
     parts = map_batches(fit, len(points))

@@ -322,7 +322,8 @@ def _solve_shifted(diagonal: Any, beside: Any, shift: float, b: Any, x: Any, dow
     pivot = diagonal[0] + shift
     last = 1.0 / pivot
     down[0] = last
-    volume = np.log(pivot)
+    # One logarithm for eight pivots; they lie between 1e-7 and 10.
+    volume, product = 0.0, pivot
     x0, x1, x2 = b[0, 0], b[0, 1], b[0, 2]
     x[0, 0], x[0, 1], x[0, 2] = x0, x1, x2
     for i in range(1, n):
@@ -331,7 +332,10 @@ def _solve_shifted(diagonal: Any, beside: Any, shift: float, b: Any, x: Any, dow
         pivot = diagonal[i] + shift - factor * e
         last = 1.0 / pivot
         down[i] = last
-        volume += np.log(pivot)
+        product *= pivot
+        if i % 8 == 0:
+            volume += np.log(product)
+            product = 1.0
         x0, x1, x2 = b[i, 0] - factor * x0, b[i, 1] - factor * x1, b[i, 2] - factor * x2
         x[i, 0], x[i, 1], x[i, 2] = x0, x1, x2
     x0 = x1 = x2 = 0.0
@@ -341,7 +345,7 @@ def _solve_shifted(diagonal: Any, beside: Any, shift: float, b: Any, x: Any, dow
         x1 = (x[i, 1] - e * x1) * down[i]
         x2 = (x[i, 2] - e * x2) * down[i]
         x[i, 0], x[i, 1], x[i, 2] = x0, x1, x2
-    total: float = volume
+    total: float = volume + np.log(product)
     return total
 
 
@@ -473,7 +477,7 @@ def regress_charts(
     weights: Any,
     thickness: Any,
     start: Any,
-    cold: bool,
+    stored: Any,
     table: Any,
     penalty: Any,
     grid: Any,
@@ -491,8 +495,8 @@ def regress_charts(
     points, weights, thickness
         Evidence as in PatchBatch: (C, N, 3), (C, N) with 0 for padding, (C,).
     start
-        (C, 3 + m, 3) coefficients. A cold start is regressed once with a large ridge (an assignment
-        jitters); a stored chart is smoothed by shrinking its features.
+        (C, 3 + m, 3) coefficients; stored (C, 33, 33, 3) the same charts on the lattice, or (0, ...)
+        for a cold start: that is regressed once with a large ridge, because an assignment jitters.
     table
         (33, 33, m) features on the raster lattice; penalty (m,), grid (G,) the ridges to try.
     settings
@@ -501,6 +505,7 @@ def regress_charts(
         Outputs: (C, 3 + m, 3), (C, N, 2), (C, N), (C,), (C,).
     """
     gamma, smoothing, per_thickness2, thin, thick_limit, gauge, huber = settings
+    cold = stored.shape[0] == 0
     m = len(penalty)
     k = _AFFINE + m
     padded = (k + 6) // 4 * 4
@@ -541,12 +546,9 @@ def regress_charts(
             for i in range(k):
                 for c in range(3):
                     smooth[i, c] = solution[i, c] + (affine[i, c] if i < 3 else 0.0)
-        else:
-            for f in range(m):
-                for c in range(3):
-                    smooth[_AFFINE + f, c] /= 1.0 + max(smoothing, floor) * penalty[f]
-        _raster(table, smooth, flat, raster)
-        _feet(raster, smooth, points[chart], w, count, thick, gauge, foot)
+            _raster(table, smooth, flat, raster)
+        shown = raster if cold else stored[chart]
+        _feet(shown, smooth, points[chart], w, count, thick, gauge, foot)
         _design(table, foot, points[chart], w, total, count, rows, affine)
         _gram(rows, count, gram)
         chosen = _choose_ridge(gram, penalty, max(used, 1), gamma, floor, grid, solution)

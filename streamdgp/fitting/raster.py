@@ -98,11 +98,13 @@ def foot_on_raster(raster: Any, y: Any, v: Any, out: Any, steps: int) -> float:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def project_on_rasters(rasters: Any, points: Any, weights: Any, feet: Any, distance: Any) -> None:
+def project_on_rasters(
+    rasters: Any, points: Any, weights: Any, feet: Any, distance: Any, start: Any = None
+) -> None:
     """Foot points of the rows of every chart: coarse search on the raster, then Gauss-Newton.
 
     rasters (C, 33, 33, 3), points (C, N, 3), weights (C, N; 0 = padding), outputs feet (C, N, 2),
-    signed normal distance (C, N), chart units.
+    signed normal distance (C, N), chart units. ``start`` (C, N, 2) saves the search where it is not NaN.
     """
     y = np.empty(3)
     v = np.empty(2)
@@ -119,7 +121,10 @@ def project_on_rasters(rasters: Any, points: Any, weights: Any, feet: Any, dista
             for k in range(3):
                 y[k] = points[c, r, k]
             best = 1e30
-            for i in range(0, RASTER, stride):
+            if start is not None and not np.isnan(start[c, r, 0]):
+                v[0], v[1] = start[c, r, 0], start[c, r, 1]
+                best = 0.0
+            for i in range(0, RASTER if best > 0.0 else 0, stride):
                 for j in range(0, RASTER, stride):
                     d = 0.0
                     for k in range(3):

@@ -13,6 +13,8 @@ import numpy as np
 from numba import njit
 
 from streamdgp.evidence.kernels import block_of, find_block, hash_insert
+from streamdgp.evidence.patches import LEAST_NORMAL
+from streamdgp.evidence.precision import NORMAL_STEP, OFFSET_STEP_VOX
 
 __all__ = ["insert_chart", "place_anchors"]
 
@@ -106,9 +108,9 @@ def _local_plane(
                         for z in range(max(z0, bz * 8), min(z1, bz * 8 + 7) + 1):
                             s = cells[b, ((x & 7) * 8 + (y & 7)) * 8 + (z & 7)]
                             while s >= 0:
-                                ex = x + 0.5 + offset[s, 0] - px
-                                ey = y + 0.5 + offset[s, 1] - py
-                                ez = z + 0.5 + offset[s, 2] - pz
+                                ex = x + 0.5 + OFFSET_STEP_VOX * offset[s, 0] - px
+                                ey = y + 0.5 + OFFSET_STEP_VOX * offset[s, 1] - py
+                                ez = z + 0.5 + OFFSET_STEP_VOX * offset[s, 2] - pz
                                 if ex * ex + ey * ey + ez * ez <= reach2:
                                     dot = normal[s, 0] * n[0] + normal[s, 1] * n[1] + normal[s, 2] * n[2]
                                     length = np.sqrt(
@@ -166,10 +168,10 @@ def place_anchors(
         s = candidates[i]
         i += 1
         length = np.sqrt(surfel_normal[s, 0] ** 2 + surfel_normal[s, 1] ** 2 + surfel_normal[s, 2] ** 2)
-        if not (length > 0.3):
+        if not (length * NORMAL_STEP > LEAST_NORMAL):
             continue
         for k in range(3):
-            p[k] = (key[s, k] + 0.5 + offset[s, k]) * voxel_m
+            p[k] = (key[s, k] + 0.5 + OFFSET_STEP_VOX * offset[s, k]) * voxel_m
             n[k] = surfel_normal[s, k] / length
         # A surfel of noisy observations may stand off its surface by three sigma: that is no new surface.
         noise_m = min(3.0 * np.sqrt(count[s] / max(weight[s], 1e-30)), 2.0 * radius_m)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import zarr
-from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.codecs import BloscCodec, Crc32cCodec
 
 from streamdgp.atlas.changes import TableChange
 from streamdgp.store._paging import page_rows, row_runs, touched_pages
@@ -73,6 +73,12 @@ def _digest(values: npt.NDArray[Any]) -> bytes:
     return digest.digest()
 
 
+def _compressor(dtype: np.dtype[Any]) -> BloscCodec:
+    """zstd behind a shuffle: values of a page share their high bytes, and small counts their high bits."""
+    shuffle: Literal["shuffle", "bitshuffle"] = "bitshuffle" if dtype.itemsize == 1 else "shuffle"
+    return BloscCodec(cname="zstd", clevel=3, shuffle=shuffle, typesize=dtype.itemsize)
+
+
 def _create(
     group: zarr.Group, name: str, values: npt.NDArray[Any], chunks: tuple[int, ...]
 ) -> zarr.Array[Any]:
@@ -82,7 +88,7 @@ def _create(
         shape=values.shape,
         chunks=chunks,
         dtype=values.dtype,
-        compressors=[ZstdCodec(level=1), Crc32cCodec()],
+        compressors=[_compressor(values.dtype), Crc32cCodec()],
         fill_value=values.dtype.type(0),
         config={"write_empty_chunks": True},
         overwrite=True,

@@ -11,12 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import binary_closing
 
-from streamdgp.atlas.atlas import Atlas, tangent_frames
+import streamdgp.atlas.atlas
+from streamdgp.atlas.atlas import _REST_FRAMES, _REST_GROWTH, Atlas, tangent_frames
 from streamdgp.atlas.support import support_masks
 from streamdgp.config import EvidenceConfig
 from streamdgp.evidence import SurfelMap
 from streamdgp.evidence.patches import DIRTY_CELLS, SUPPORT_CELLS
 from streamdgp.sampling.anchors import insert_chart
+from tests.reference.precision import to_bits
 
 _CELLS = DIRTY_CELLS**2
 _VOXEL = 0.01
@@ -38,7 +40,7 @@ def _atlas(count: int) -> Atlas:
         insert_chart(c, atlas.columns["anchor"], atlas.scale_m, atlas.grid)
     new = atlas.appended(count, 5)
     normals = rng.normal(size=(count, 3))
-    atlas.columns["rotation"][new] = tangent_frames(normals / np.linalg.norm(normals, axis=1, keepdims=True))
+    atlas.face(new, normals / np.linalg.norm(normals, axis=1, keepdims=True))
     mass = np.zeros((count, _CELLS), np.float32)
     mass[:, :16] = 100
     observations = np.zeros((count, SUPPORT_CELLS, SUPPORT_CELLS), np.float32)
@@ -75,9 +77,20 @@ def test_tangent_frames_at_the_poles(normal: tuple[float, float, float]) -> None
 _ALL = np.arange(6)
 
 
+@pytest.fixture(autouse=True)
+def twice_also_after_the_first_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells must grow to twice their mass in these tests, however often the chart was fitted."""
+    monkeypatch.setattr(streamdgp.atlas.atlas, "_FIRST_GROWTH", 2.0)
+
+
+def _dirty(atlas: Atlas, touched: npt.NDArray[np.int64] = _ALL, frame: int = 9) -> npt.NDArray[np.int64]:
+    """Charts to be fitted when these were touched, refits from twice the mass."""
+    return atlas.dirty(touched, 2.0, frame)
+
+
 def test_nothing_new_nothing_dirty() -> None:
-    assert not len(_atlas(6).dirty(_ALL, 2.0))
-    assert not len(_atlas(6).dirty(np.zeros(0, np.int64), 2.0))
+    assert not len(_dirty(_atlas(6)))
+    assert not len(_dirty(_atlas(6), np.zeros(0, np.int64)))
 
 
 @pytest.mark.parametrize(("backed", "appeared"), [(1, 1), (12, 1), (13, 2), (16, 2), (25, 2), (26, 3)])
@@ -88,40 +101,40 @@ def test_newly_backed_cells_make_a_chart_dirty(backed: int, appeared: int) -> No
         atlas.columns["fit_mass"][3, backed:] = 0
         atlas.columns["fit_mass"][3, :backed] = 100
         atlas.columns["fresh_mass"][3, 40 : 40 + cells] = 50
-        np.testing.assert_array_equal(atlas.dirty(_ALL, 2.0), [3] if cells == appeared else [])
+        np.testing.assert_array_equal(_dirty(atlas), [3] if cells == appeared else [])
 
 
 def test_grazing_points_in_new_cells_do_not() -> None:
     atlas = _atlas(6)
     atlas.columns["fresh_mass"][3, 40:64] = 0.5
-    assert not len(atlas.dirty(_ALL, 2.0))
+    assert not len(_dirty(atlas))
 
 
 @pytest.mark.parametrize(("gain", "dirty"), [(90.0, False), (99.0, False), (101.0, True), (500.0, True)])
 def test_growth_by_the_factor_makes_a_chart_dirty(gain: float, dirty: bool) -> None:
     atlas = _atlas(6)
     atlas.columns["fresh_mass"][2, :16] = gain
-    assert (2 in atlas.dirty(_ALL, 2.0)) == dirty
-    assert len(atlas.dirty(_ALL, 2.0)) == int(dirty)
+    assert (2 in _dirty(atlas)) == dirty
+    assert len(_dirty(atlas)) == int(dirty)
 
 
 @pytest.mark.parametrize(("cells", "dirty"), [(1, False), (4, False), (5, True), (16, True)])
 def test_growth_counts_from_three_tenths_of_the_backed_cells(cells: int, dirty: bool) -> None:
     atlas = _atlas(6)
     atlas.columns["fresh_mass"][1, :cells] = 1000
-    np.testing.assert_array_equal(atlas.dirty(_ALL, 2.0), [1] if dirty else [])
+    np.testing.assert_array_equal(_dirty(atlas), [1] if dirty else [])
 
 
 def test_only_touched_charts_are_asked_and_the_answer_is_sorted() -> None:
     atlas = _atlas(6)
     atlas.columns["fresh_mass"][:6, :16] = 500
-    np.testing.assert_array_equal(atlas.dirty(np.array([4, 1]), 2.0), [1, 4])
+    np.testing.assert_array_equal(_dirty(atlas, np.array([4, 1])), [1, 4])
 
 
 def test_charts_never_fitted_are_dirty() -> None:
     atlas = _atlas(6)
     atlas.columns["fits"][5] = 0
-    np.testing.assert_array_equal(atlas.dirty(_ALL, 2.0), [5])
+    np.testing.assert_array_equal(_dirty(atlas), [5])
 
 
 def test_a_fit_resets_the_count() -> None:
@@ -131,11 +144,29 @@ def test_a_fit_resets_the_count() -> None:
     mass[0, :16] = 600
     observations = np.ones((1, SUPPORT_CELLS, SUPPORT_CELLS), np.float32)
     atlas.store_fit(np.array([2]), observations, mass, np.zeros(1, np.bool_), 9, _nothing_remembered())
-    assert not len(atlas.dirty(_ALL, 2.0))
+    assert not len(_dirty(atlas))
     assert atlas.columns["version"][2] == 9
     assert atlas.columns["fits"][2] == 2
     assert atlas.columns["backed_at_cold"][2] == 16, "a warm fit does not move the frame's reference"
     np.testing.assert_array_equal(atlas.columns["version"][[0, 1, 3, 4, 5]], 5)
+
+
+def test_what_has_left_the_view_is_fitted_once_more() -> None:
+    """Some frames after it was seen last, if enough came since its last fit; then never again."""
+    atlas = _atlas(6)
+    share = np.array([0.0, 0.9, 1.1, 1.1, 5.0, 0.0])
+    atlas.columns["fresh_mass"][:6, :16] = (_REST_GROWTH * 100 * share)[:, None]
+    assert not len(_dirty(atlas, np.array([1, 2, 4]), frame=20)), "they are still in view"
+    assert not len(_dirty(atlas, np.array([3]), frame=21))
+    nothing = np.zeros(0, np.int64)
+    fitted = {}
+    for frame in range(22, 30):
+        charts = fitted[frame] = _dirty(atlas, nothing, frame=frame)
+        k = len(charts)
+        mass, seen = atlas.columns["fit_mass"][charts], np.ones((k, SUPPORT_CELLS, SUPPORT_CELLS), np.float32)
+        atlas.store_fit(charts, seen, mass, np.zeros(k, np.bool_), frame, _nothing_remembered())
+    found = {frame: charts.tolist() for frame, charts in fitted.items() if len(charts)}
+    assert found == {20 + _REST_FRAMES: [2, 4], 21 + _REST_FRAMES: [3]}
 
 
 def test_logarithmic_refits() -> None:
@@ -144,7 +175,7 @@ def test_logarithmic_refits() -> None:
     refits = []
     for k in range(1000):
         atlas.columns["fresh_mass"][0, :16] += 100
-        if len(atlas.dirty(np.array([0]), 2.0)):
+        if len(_dirty(atlas, np.array([0]), frame=k)):
             refits.append(k)
             mass = atlas.columns["fit_mass"][:1] + atlas.columns["fresh_mass"][:1]
             seen = np.ones((1, 16, 16), np.float32)
@@ -181,7 +212,8 @@ def _near(atlas: Atlas, point: npt.NDArray[np.float64]) -> set[int]:
 @pytest.mark.parametrize("count", [5, 300])
 def test_restore_gives_the_same_columns_and_look_up(count: int) -> None:
     atlas = _atlas(count)
-    columns = {n: atlas.column(n).copy() for n in atlas.columns}
+    columns = {n: values.copy() for n, values in atlas.stored_columns().items()}
+    assert columns.keys() == atlas.columns.keys() - {"rotation"}
     again = Atlas.restore(atlas.radius_m, atlas.scale_m, columns)
     assert len(again) == count
     for name in atlas.columns:
@@ -193,6 +225,84 @@ def test_restore_gives_the_same_columns_and_look_up(count: int) -> None:
         assert c in _near(again, point)
     for a, b in zip(atlas.supports, again.supports, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def _unit_normals(rng: np.random.Generator, count: int) -> npt.NDArray[np.float64]:
+    """Random ones, and before them the axes and directions next to the poles."""
+    special = [*np.eye(3), *-np.eye(3), (0.0, -0.0, -1.0), (1e-5, 0, -1), (2e-5, -3e-5, -1), (1, 1e-9, -1e-9)]
+    normals = np.concatenate([special, rng.normal(size=(count, 3))])
+    out: npt.NDArray[np.float64] = normals / np.linalg.norm(normals, axis=1, keepdims=True)
+    return out
+
+
+def test_charts_face_where_they_are_told_to() -> None:
+    """To half a step of 1/32767 in every component of the normal; the stored one says how they stand."""
+    normals = _unit_normals(np.random.default_rng(0), 600)
+    atlas = Atlas(0.04, 0.064, 12)
+    while atlas.capacity <= len(normals):
+        atlas.grow()
+    charts = atlas.appended(len(normals), 0)
+    atlas.face(charts, normals)
+    rotation, stored = atlas.column("rotation"), atlas.column("normal")
+    assert stored.dtype == np.int16
+    angle = np.linalg.norm(np.cross(rotation[:, :, 2], normals), axis=1)
+    assert angle.max() <= np.sqrt(3) / 2 / 32767 + 1e-12
+    assert (rotation[:, :, 2] * normals).sum(1).min() > 0.999
+    unit = stored / np.linalg.norm(stored.astype(np.float64), axis=1, keepdims=True)
+    np.testing.assert_allclose(rotation[:, :, 2], unit, rtol=0, atol=1e-15)
+    # Next to the downward pole the tangents come from a difference of 2^-30: half of the digits are left.
+    products = np.einsum("cki,ckj->cij", rotation, rotation)
+    np.testing.assert_allclose(products, np.broadcast_to(np.eye(3), products.shape), atol=1e-7)
+    assert np.linalg.det(rotation).min() > 0.999
+
+
+def test_restored_charts_face_the_same_way_to_the_bit() -> None:
+    """Rotations are made from the stored normals: one by one or at once, they are the same bits."""
+    normals = _unit_normals(np.random.default_rng(1), 700)
+    count = len(normals)
+    atlas = _atlas(count)
+    atlas.face(np.arange(count), normals)
+    at_once = atlas.column("rotation").copy()
+    for c in np.random.default_rng(2).permutation(count):
+        atlas.face(np.array([c]), normals[c : c + 1])
+    assert atlas.column("rotation").tobytes() == at_once.tobytes()
+    columns = {n: values.copy() for n, values in atlas.stored_columns().items()}
+    assert "rotation" not in columns
+    again = Atlas.restore(atlas.radius_m, atlas.scale_m, columns)
+    assert again.column("rotation").tobytes() == at_once.tobytes()
+    grown = again.capacity
+    again.grow()
+    assert again.capacity == 2 * grown
+    assert again.column("rotation").tobytes() == at_once.tobytes()
+
+
+def test_parameters_are_stored_as_half_and_read_as_single() -> None:
+    atlas = _atlas(3)
+    given = np.array([[1.0, -2.5, 65504, 6e-8, 0.1, 1e-3, *[0] * 6]], np.float32)
+    atlas.store_weights(np.array([1]), given, np.zeros((1, 33, 33, 3), np.float32))
+    stored = atlas.column("parameters")
+    assert stored.dtype == np.float16
+    read = atlas.parameters(np.array([1, 1]))
+    assert read.dtype == np.float32
+    np.testing.assert_array_equal(read, np.repeat(given.astype(np.float16).astype(np.float32), 2, 0))
+    read[:] = 7
+    assert not (atlas.column("parameters") == 7).any(), "what is read is a copy"
+
+
+def test_mass_is_kept_to_few_bits() -> None:
+    """Five bits at the last fit (3 %), eight since (0.4 %): enough for the dirty rule; no cell is emptied."""
+    atlas = _atlas(2)
+    rng = np.random.default_rng(0)
+    mass = (10 ** rng.uniform(-3, 9, (1, _CELLS)) * (rng.uniform(size=(1, _CELLS)) < 0.7)).astype(np.float32)
+    seen = np.ones((1, SUPPORT_CELLS, SUPPORT_CELLS), np.float32)
+    atlas.store_fit(np.array([1]), seen, mass, np.zeros(1, np.bool_), 6, _nothing_remembered())
+    np.testing.assert_array_equal(atlas.columns["fit_mass"][1], to_bits(mass[0], 5))
+    assert ((atlas.columns["fit_mass"][1] > 0) == (mass[0] > 0)).all()
+    fresh = rng.normal(size=_CELLS).astype(np.float32)
+    atlas.columns["fresh_mass"][:2] = fresh
+    _dirty(atlas, np.array([1]))
+    np.testing.assert_array_equal(atlas.columns["fresh_mass"][1], to_bits(fresh, 8))
+    np.testing.assert_array_equal(atlas.columns["fresh_mass"][0], fresh, "what is not touched keeps its bits")
 
 
 def test_store_weights_does_not_write_into_held_rasters() -> None:
@@ -287,7 +397,7 @@ def _with_flat_raster() -> Atlas:
     atlas.columns["anchor"][0] = (0.0, 0.0, 0.005)
     insert_chart(0, atlas.columns["anchor"], atlas.scale_m, atlas.grid)
     atlas.appended(1, 0)
-    atlas.columns["rotation"][0] = np.eye(3)
+    atlas.face(np.array([0]), np.array([[0.0, 0.0, 1.0]]))
     v = np.linspace(-1, 1, 33, dtype=np.float32)
     raster = np.stack([*np.meshgrid(v, v, indexing="ij"), np.zeros((33, 33), np.float32)], -1)
     atlas.store_weights(np.array([0]), np.zeros((1, 12), np.float32), [raster])
@@ -302,7 +412,7 @@ def _remembering(left: int, right: int) -> SurfelMap:
     columns = {name: np.zeros((16, *c.shape[1:]), c.dtype) for name, c in evidence.columns.items()}
     columns["key"] = key
     passes = np.repeat(np.where(key[:, :1] < 0, left, right), 64, 1).astype(np.uint8)
-    return SurfelMap.restore(_VOXEL, EvidenceConfig(), columns, passes)
+    return SurfelMap.restore(_VOXEL, EvidenceConfig(), columns, passes, np.zeros((0, 3), np.int32))
 
 
 def _fit(atlas: Atlas, observations: npt.NDArray[np.float32], evidence: SurfelMap) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from streamdgp.atlas.atlas import Atlas, tangent_frames
+from streamdgp.atlas.atlas import Atlas
 from streamdgp.evidence.patches import MOST_VOTES, SUPPORT_CELLS
 from streamdgp.frames.view import SensorView
 from tests.reference.free_space import is_seen_through, random_view
@@ -25,7 +25,7 @@ def _atlas(rng: np.random.Generator, count: int, half_m: float = 0.6) -> Atlas:
     atlas.columns["anchor"][:count] = rng.uniform(-half_m, half_m, (count, 3))
     new = atlas.appended(count, 0)
     normals = rng.normal(size=(count, 3))
-    atlas.columns["rotation"][new] = tangent_frames(normals / np.linalg.norm(normals, axis=1, keepdims=True))
+    atlas.face(new, normals / np.linalg.norm(normals, axis=1, keepdims=True))
     v = np.linspace(-1, 1, 33)
     x, y = np.meshgrid(v, v, indexing="ij")
     bend = rng.uniform(-0.1, 0.1, (count, 3, 1, 1))

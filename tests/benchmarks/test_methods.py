@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.engine import map_bytes, map_split, reconstruct
+from benchmarks.engine import STORED_PARTS, map_bytes, map_split, reconstruct
 from benchmarks.methods import Job, Measured, area_m2, perform, run_job, summary_row
 from benchmarks.object import make_scan
 from benchmarks.size import SizeRow, size_figures, size_table
@@ -22,6 +22,7 @@ from streamdgp.errors import StreamdgpError
 from streamdgp.meshes import TriangleMesh, read_mesh, write_mesh
 from streamdgp.simulate import DepthSensor
 from streamdgp.simulate._shapes import box, join, sphere
+from streamdgp.store import AtlasStore
 from tests.reference.shapes import fibonacci_directions
 
 _SENSOR = DepthSensor(80, 60, 72.5, max_range_m=100, dropout_share=0)
@@ -60,6 +61,15 @@ def test_the_split_of_a_map_adds_up(tmp_path: Path) -> None:
     engine = reconstruct(scan.frames).engine
     split = map_split(engine)
     assert sum(split[part] for part in ("charts", "support", "evidence", "shared")) == map_bytes(engine)
+    changes = engine.changes()
+    columns = [c for table in changes.tables.values() for c in table.columns.values()]
+    assert split["state"] == sum(c.nbytes for c in [*columns, *changes.arrays.values()])
+    # Compressed, and not by leaving anything out: the atlas on disk holds as much, but for the metadata of
+    # every array and what is so little that it is kept with them.
+    assert map_bytes(engine) < split["state"]
+    AtlasStore.create(tmp_path / "atlas").commit(changes, {})
+    chunks = sum(file.stat().st_size for file in (tmp_path / "atlas" / "icechunk" / "chunks").iterdir())
+    assert 0 < map_bytes(engine) - chunks < 1500 * (len(columns) + len(changes.arrays))
     assert split["rasters"] >= engine.chart_count * 33 * 33 * 4
     assert split["indexes"] > 4 * engine.surfel_count
     assert all(size > 0 for size in split.values())
@@ -163,7 +173,7 @@ def test_one_sided_scores_are_those_of_a_shifted_plane() -> None:
 
 def test_sizes_are_per_chart_and_per_square_metre(tmp_path: Path) -> None:
     write_mesh(tmp_path / "ball.ply", sphere((0, 0, 0), 1.0))
-    parts = dict.fromkeys(("charts", "support", "evidence", "shared", "indexes", "rasters"), 1_000_000)
+    parts = dict.fromkeys((*STORED_PARTS, "state", "indexes", "rasters"), 1_000_000)
     took = Measured(tmp_path / "ball.ply", 1, 1.0, 1.0, 1.0, 1.0, 1.0, 4_000_000, 2.0, 1000, parts)
     row = SizeRow("ball", took, dataclasses.replace(took, map_bytes=8_000_000), 0.003)
     found = size_figures(row)

@@ -159,7 +159,7 @@ def test_stored_neighbours_keep_their_bits(step: Before) -> None:
 
 def _own(before: Before, atlas: Atlas) -> npt.NDArray[np.float32]:
     """The dirty charts' own points at the shared samples, chart units."""
-    parameters = torch.from_numpy(atlas.columns["parameters"][before.dirty].copy())
+    parameters = torch.from_numpy(atlas.parameters(before.dirty))
     own: npt.NDArray[np.float32] = before.regime.evaluate(parameters, consistency_samples()).numpy()
     return own
 
@@ -224,7 +224,7 @@ def test_a_block_reaches_its_consensus(step: Before) -> None:
     """Charts solved one at a time: what is left of the distance to the targets is a small part of it."""
     weight = ConsistencyConfig().weight
     left = []
-    for row in range(0, len(step.dirty), 5):
+    for row in range(0, len(step.dirty), 4):
         alone = Before(step.atlas, step.regime, step.dirty[row : row + 1])
         own = _own(alone, step.atlas)
         targets, overlap = neighbour_predictions(step.atlas, alone.dirty, own, weight, _TOLERANCE)
@@ -245,7 +245,7 @@ def test_sweeps_converge(step: Before) -> None:
     charts = step.dirty
     surfaces = []
     for sweeps in (0, 1, 2, 3, 4):
-        parameters = torch.from_numpy(step.swept(sweeps).columns["parameters"][charts].copy())
+        parameters = torch.from_numpy(step.swept(sweeps).parameters(charts))
         surfaces.append(step.regime.evaluate(parameters, v.expand(len(charts), -1, 2)))
     moved = [float((b - a).norm(dim=-1).mean()) for a, b in pairwise(surfaces)]
     assert moved[1] < 0.6 * moved[0]

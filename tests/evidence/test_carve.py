@@ -14,14 +14,25 @@ from hypothesis import strategies as st
 from streamdgp.config import EvidenceConfig
 from streamdgp.evidence import SurfelMap
 from streamdgp.evidence.free_space import farthest_per_tile, is_hidden, passes_at
+from streamdgp.evidence.precision import OFFSET_STEP_VOX
 from streamdgp.evidence.surfels import FREE_MARGIN_VOX
 from streamdgp.frames.orient import OrientedPoints
 from streamdgp.frames.view import SensorView
 from tests.reference.free_space import is_seen_through, random_view
+from tests.reference.precision import to_bits, to_bits_by_turns
 
 Array = npt.NDArray[Any]
 _VOXEL = 0.01
 _MARGIN = FREE_MARGIN_VOX * _VOXEL
+
+
+def _unit(vectors: Array) -> Array:
+    out: Array = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return out
+
+
+def _steps(offset_vox: Array) -> Array:
+    return np.rint(offset_vox / OFFSET_STEP_VOX).astype(np.int16)
 
 
 def _evidence(rng: np.random.Generator, count: int, half_m: float, *, is_on: bool = True) -> SurfelMap:
@@ -35,16 +46,19 @@ def _evidence(rng: np.random.Generator, count: int, half_m: float, *, is_on: boo
     _, first = np.unique(columns["key"], axis=0, return_index=True)
     columns = {name: c[np.sort(first)] for name, c in columns.items()}
     n = len(first)
-    columns["offset_vox"] = rng.uniform(-0.5, 0.5, (n, 3)).astype(np.float32)
-    columns["normal"] = rng.normal(size=(n, 3)).astype(np.float32)
-    columns["count"] = rng.integers(1, 40, n).astype(np.int32)
-    columns["weight"] = np.where(rng.uniform(size=n) < 0.1, 0.0, rng.uniform(1, 100, n))
+    columns["offset"] = _steps(rng.uniform(-0.5, 0.5, (n, 3)))
+    columns["normal"] = np.rint(127 * rng.uniform(0.2, 1, (n, 1)) * _unit(rng.normal(size=(n, 3)))).astype(
+        np.int8
+    )
+    columns["count"] = rng.integers(1, 40, n).astype(np.uint16)
+    weight = to_bits(rng.uniform(1, 100, n), 9)
+    columns["weight"] = np.where(rng.uniform(size=n) < 0.1, 0.0, weight).astype(np.float32)
     columns["last_frame"] = rng.integers(0, 8, n).astype(np.int32)
-    columns["view_mass"] = rng.uniform(0, 9, (n, 4)).astype(np.float32)
+    columns["view_seen"] = rng.integers(0, 256, (n, 4)).astype(np.uint8)
     columns["streak"] = rng.integers(0, 251, n).astype(np.uint8)
     blocks = len(np.unique(columns["key"] >> 3, axis=0))
     passes = rng.integers(0, 241, (blocks, 64)).astype(np.uint8)
-    return SurfelMap.restore(_VOXEL, config, columns, passes)
+    return SurfelMap.restore(_VOXEL, config, columns, passes, np.zeros((0, 3), np.int32))
 
 
 def _nothing_but(view: SensorView | None) -> OrientedPoints:
@@ -63,8 +77,10 @@ def _nothing_but(view: SensorView | None) -> OrientedPoints:
     )
 
 
-def _slowly(evidence: SurfelMap, view: SensorView, frame: int) -> tuple[dict[str, Array], Array, Array]:
-    """Columns and passes after one view, and the surfels that lose, by definition."""
+def _slowly(
+    evidence: SurfelMap, view: SensorView, frame: int
+) -> tuple[dict[str, Array], Array, Array, Array]:
+    """Columns and passes after one view, what surfels lose before it is rounded, and which, by definition."""
     c = {name: evidence.column(name).copy() for name in evidence.columns}
     keys = evidence.block_keys[: evidence.block_count]
     number = {tuple(key): b for b, key in enumerate(keys.tolist())}
@@ -91,21 +107,23 @@ def _slowly(evidence: SurfelMap, view: SensorView, frame: int) -> tuple[dict[str
     left = np.where(loses, np.maximum(c["count"] - taken, 0), c["count"])
     share = np.where(c["count"] > 0, left / np.maximum(c["count"], 1), 1.0)
     c["streak"], c["count"] = streak, left
-    c["weight"] = c["weight"] * share
-    c["view_mass"] = c["view_mass"] * share[:, None]
-    return c, passes, np.flatnonzero(loses)
+    lost = -c["weight"].astype(np.float64) * (1 - share)
+    # What is left is rounded to the nearest, not by turns: no observation is there to be counted.
+    c["weight"] = np.where(loses, to_bits_by_turns(c["weight"] * share, 9, 0.5), c["weight"])
+    c["view_seen"] = np.floor(c["view_seen"] * share[:, None])
+    return c, passes, np.where(loses, lost, 0.0), np.flatnonzero(loses)
 
 
 def _compare(evidence: SurfelMap, view: SensorView, frame: int) -> tuple[int, int]:
     """Carve and compare; returns how many surfels lost and how many cells counted."""
-    columns, passes, losers = _slowly(evidence, view, frame)
-    weight, before = evidence.column("weight").copy(), evidence.passes.copy()
+    columns, passes, lost, losers = _slowly(evidence, view, frame)
+    before = evidence.passes.copy()
     evidence.forget_new_passes()
     touched = evidence.integrate(_nothing_but(view), frame)
     np.testing.assert_array_equal(np.sort(touched.index), losers)
     for name, want in columns.items():
-        np.testing.assert_allclose(evidence.column(name), want, rtol=1e-6, err_msg=name)
-    np.testing.assert_allclose(touched.gained, (evidence.column("weight") - weight)[touched.index], rtol=1e-6)
+        np.testing.assert_array_equal(evidence.column(name), want, err_msg=name)
+    np.testing.assert_allclose(touched.gained, lost[touched.index], rtol=1e-12)
     np.testing.assert_array_equal(evidence.passes[: len(passes)], passes)
     counted = evidence.passes != before
     np.testing.assert_array_equal(evidence.blocks_with_new_passes, np.flatnonzero(counted.any(1)))
@@ -138,12 +156,13 @@ def test_nothing_is_skipped_that_would_lose(seed: int, is_pinhole: bool, near: f
     _compare(_evidence(rng, 120, 0.3), view, int(rng.integers(10, 12)))
 
 
-def _one_surfel(key: Array, offset_vox: Array, normal: Array) -> SurfelMap:
+def _one_surfel(key: Array, offset: Array, normal: Array) -> SurfelMap:
     empty = SurfelMap(_VOXEL, EvidenceConfig())
     columns = {name: np.zeros((1, *c.shape[1:]), c.dtype) for name, c in empty.columns.items()}
-    columns["key"][0], columns["offset_vox"][0], columns["normal"][0] = key, offset_vox, normal
+    columns["key"][0], columns["offset"][0], columns["normal"][0] = key, offset, np.rint(127 * normal)
     columns["count"][0], columns["weight"][0] = 9, 9.0
-    return SurfelMap.restore(_VOXEL, EvidenceConfig(), columns, np.zeros((1, 64), np.uint8))
+    none = np.zeros((0, 3), np.int32)
+    return SurfelMap.restore(_VOXEL, EvidenceConfig(), columns, np.zeros((1, 64), np.uint8), none)
 
 
 @pytest.mark.parametrize(
@@ -178,8 +197,8 @@ def test_one_return_behind_a_surfel_is_enough(
     half = np.deg2rad(half_deg)
     missed = 0
     for _ in range(1500):
-        key, offset = rng.integers(0, 8, 3), rng.uniform(-0.5, 0.5, 3)
-        place = (key + 0.5 + offset) * _VOXEL
+        key, offset = rng.integers(0, 8, 3), _steps(rng.uniform(-0.5, 0.5, 3))
+        place = (key + 0.5 + OFFSET_STEP_VOX * offset) * _VOXEL
         distance = float(np.exp(rng.uniform(np.log(0.2), np.log(2.5))))
         if is_pinhole:
             focal = 0.5 * width / np.tan(half)

@@ -10,6 +10,7 @@ import pytest
 
 from streamdgp.config import ConsistencyConfig, FitConfig, SceneConfig
 from streamdgp.evidence.patches import DIRTY_CELLS
+from streamdgp.evidence.precision import OFFSET_STEP_VOX
 from streamdgp.reconstructor import Reconstructor
 from tests.reference.shapes import Box, Plane, Shape, Torus, depth_frame, look_at, orbit
 
@@ -46,13 +47,13 @@ def _gather(r: Reconstructor) -> tuple[Columns, Columns, Columns]:
         "support": patches.observations,
         "mass": patches.mass,
     }
-    return dict(charts), dict(surfels), out
+    return {**charts, "rotation": m.atlas.column("rotation")}, dict(surfels), out
 
 
 def _members(charts: Columns, surfels: Columns, chart: int, scale: float, min_cos: float) -> Columns:
     """Members of one chart by brute force: voxel centre in the ball, normal of the same sheet."""
     center = (surfels["key"] + 0.5) * _VOXEL
-    position = center + surfels["offset_vox"] * _VOXEL
+    position = center + OFFSET_STEP_VOX * surfels["offset"] * _VOXEL
     n = surfels["normal"].astype(np.float64)
     rotation = charts["rotation"][chart]
     inside = np.linalg.norm(center - charts["anchor"][chart], axis=1) <= scale

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -11,10 +12,13 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+import streamdgp.evidence.surfels
 from streamdgp.config import EvidenceConfig
 from streamdgp.errors import InvalidFrameError
 from streamdgp.evidence import SurfelMap
+from streamdgp.evidence.precision import OFFSET_STEP_VOX
 from streamdgp.frames.orient import OrientedPoints, orient
+from tests.reference.precision import steps_by_turns, to_bits_by_turns, turn_of
 from tests.reference.shapes import Plane, Torus, depth_frame, look_at, orbit
 from tests.reference.surfels import ReferenceSurfels
 
@@ -75,37 +79,45 @@ def _by_voxel(surfels: SurfelMap) -> dict[tuple[int, int, int], list[int]]:
     return found
 
 
+def _cells_of(places: Iterable[int]) -> list[tuple[tuple[float, float, float], list[int]]]:
+    """Viewpoints of the test below, and the cells of 25 voxels about the origin that they lie in."""
+    views = [(0.0, 3.0 * place, 4.2) for place in places]
+    return [(v, np.floor(np.array(v) / (25 * _VOXEL) + 0.5).astype(int).tolist()) for v in views]
+
+
 @hypothesis_settings(max_examples=8)
-@given(seed=st.integers(0, 10**6), cap=st.sampled_from([1.0, 2.5, 32.0]))
-def test_agrees_with_the_slow_reference(seed: int, cap: float) -> None:
+@given(seed=st.integers(0, 10**6), cap=st.sampled_from([1, 3, 32]))
+def test_agrees_with_the_slow_reference(seed: int, cap: int) -> None:
+    """To the step and to the bit: two frames from one place, then more viewpoints than are remembered."""
     rng = np.random.default_rng(seed)
-    fast = SurfelMap(_VOXEL, EvidenceConfig(view_mass_cap=cap))
+    fast = SurfelMap(_VOXEL, EvidenceConfig(most_per_view=cap))
     slow = ReferenceSurfels(_VOXEL, cap)
-    for frame in range(3):
-        view = (0.0, 3.0 * (frame // 2), 4.2)
-        points = _random_points(rng, 700, view)
-        before = dict.fromkeys(range(len(fast)), 0.0)
-        before.update(enumerate(fast.column("weight").tolist()))
+    gained = np.zeros(0)
+    for frame, place in enumerate([0, 0, 1, 2, 3, 1, 4, 5, 0]):
+        view = (0.0, 3.0 * place, 4.2)
+        points = _random_points(rng, 700 if frame < 3 else 250, view)
         touched = fast.integrate(points, frame)
         slow.integrate(points, frame, view)
-        after = fast.column("weight")
-        gained = np.array([after[s] - before.get(int(s), 0.0) for s in touched.index])
-        np.testing.assert_allclose(touched.gained, gained, rtol=1e-6, atol=1e-6 * float(after.max()))
+        gained = np.concatenate([gained, np.zeros(len(fast) - len(gained))])
+        gained[touched.index] += touched.gained
         assert len(np.unique(touched.index)) == len(touched.index)
     index = _by_voxel(fast)
     assert index.keys() == slow.voxels.keys()
     assert sum(len(s) for s in slow.voxels.values()) == len(fast)
     assert any(len(s) == 2 for s in slow.voxels.values()), "the case must contain two sheets in a voxel"
     position = fast.positions_m(np.arange(len(fast)))
+    numbers = {view: fast.view_cells.tolist().index(cell) + 1 for view, cell in _cells_of(range(6))}
     for key, slots in slow.voxels.items():
         assert len(index[key]) == len(slots)
         for s, slot in zip(index[key], slots, strict=True):
-            # Running float32 means over some ten points: relative error of a few ulp (6e-8) each.
-            np.testing.assert_allclose(position[s], slot.position_m, atol=1e-6 * _VOXEL * 10)
-            np.testing.assert_allclose(fast.column("normal")[s], slot.normal, atol=3e-6)
-            np.testing.assert_allclose(fast.column("color")[s], slot.color, atol=2e-3)
-            assert fast.column("weight")[s] == pytest.approx(slot.weight, rel=1e-5)
-            assert fast.column("count")[s] == slot.count
+            for name in ("offset", "normal", "color", "weight", "count"):
+                np.testing.assert_array_equal(fast.column(name)[s], getattr(slot, name), name)
+            want = np.array(key) + 0.5 + slot.offset / 2048
+            np.testing.assert_allclose(position[s], want * _VOXEL, atol=1e-12)
+            assert gained[s] == pytest.approx(slot.gained, rel=1e-9)
+            views = [(numbers.get(view, 0), seen) for view, seen in slot.views]
+            np.testing.assert_array_equal(fast.column("view_id")[s], [v for v, _ in views])
+            np.testing.assert_array_equal(fast.column("view_seen")[s], [n for _, n in views])
             assert fast.column("first_frame")[s] == slot.first
             assert fast.column("last_frame")[s] == slot.last
 
@@ -119,33 +131,70 @@ def test_two_sheets_in_one_voxel_do_not_cancel() -> None:
         surfels.integrate(_points(front, [0, 0, 1], origin=(0, 0, 5)), 2 * frame)
         surfels.integrate(_points(back, [0, 0, -1], origin=(0, 0, -5)), 2 * frame + 1)
     assert len(surfels) == 2
-    np.testing.assert_allclose(surfels.positions_m(np.arange(2))[:, 2], [front[2], back[2]], rtol=1e-6)
-    np.testing.assert_allclose(surfels.column("normal"), [[0, 0, 1], [0, 0, -1]])
+    # The same place again and again is kept to the step below or above; whole normals are whole steps.
+    step_m = OFFSET_STEP_VOX * _VOXEL
+    height = surfels.positions_m(np.arange(2))[:, 2]
+    np.testing.assert_allclose(height, [front[2], back[2]], rtol=0, atol=1.001 * step_m)
+    np.testing.assert_array_equal(surfels.column("normal"), [[0, 0, 127], [0, 0, -127]])
     np.testing.assert_array_equal(surfels.column("count"), [4, 4])
 
 
 def test_weights_are_inverse_variances() -> None:
     surfels = SurfelMap(_VOXEL, EvidenceConfig())
-    low, high = [0.2 * _VOXEL] * 3, [0.6 * _VOXEL] * 3
+    # Offsets of -512 and 256 steps: only their mean is rounded.
+    low, high = [0.25 * _VOXEL] * 3, [0.625 * _VOXEL] * 3
     surfels.integrate(_points(low, [0, 0, 1], sigma_m=0.001, origin=(0, 0, 5)), 0)
     surfels.integrate(_points(high, [0, 0, 1], sigma_m=0.003, origin=(9, 0, 5)), 1)
     w = np.array([1e6, 1e6 / 9])
-    assert surfels.column("weight")[0] == pytest.approx(w.sum(), rel=1e-6)
+    # Nine bits: a unit in the last place is 2^-8 at most, once for either weight.
+    assert surfels.column("weight")[0] == pytest.approx(w.sum(), rel=2 * 2.0**-8)
+    # A step, and a tenth of the distance (768 steps) where the first weight is off by 2^-8.
+    atol = (1 + 768 * 0.1 * 2.0**-8) * OFFSET_STEP_VOX * _VOXEL
     np.testing.assert_allclose(
         surfels.positions_m(np.array([0]))[0],
         (w[0] * np.array(low) + w[1] * np.array(high)) / w.sum(),
-        rtol=1e-6,
+        rtol=0,
+        atol=atol,
     )
+
+
+@pytest.mark.parametrize("cap", [1, 8, 32, 255])
+def test_so_many_observations_from_one_viewpoint_and_no_more(cap: int) -> None:
+    """The first ``cap`` of them at full weight, whatever they weigh; the rest moves nothing but the count."""
+    surfels = SurfelMap(_VOXEL, EvidenceConfig(most_per_view=cap))
+    rng = np.random.default_rng(0)
+    weight = 0.0
+    for k in range(cap + 40):
+        place = rng.uniform(0, _VOXEL, 3)
+        points = _points(place, [0, 0, 1], sigma_m=float(rng.uniform(0.001, 0.01)))
+        before = {name: c[0].copy() for name, c in surfels.columns.items()}
+        touched = surfels.integrate(points, k)
+        np.testing.assert_array_equal(touched.index, [0])
+        full = 1 / float(points.sigma_m[0]) ** 2
+        if k < cap:
+            assert touched.gained[0] == pytest.approx(full, rel=1e-12)
+            weight = float(to_bits_by_turns(weight + full, 9, turn_of(k + 1, 0)))
+        else:
+            assert touched.gained[0] == 0
+            for name in ("weight", "offset", "normal", "color", "view_id", "view_seen"):
+                assert before[name].tobytes() == surfels.column(name)[0].tobytes(), name
+        assert surfels.column("weight")[0] == weight
+        assert surfels.column("view_seen")[0].tolist() == [min(k + 1, cap), 0, 0, 0]
+        assert surfels.column("count")[0] == k + 1
+        assert surfels.column("last_frame")[0] == k
+    other = surfels.integrate(_points([0.5 * _VOXEL] * 3, [0, 0, 1], origin=(3, 0, 5)), cap + 40)
+    assert other.gained[0] == pytest.approx(1 / 0.002**2), "another viewpoint counts"
+    assert surfels.column("view_seen")[0].tolist() == [cap, 1, 0, 0]
 
 
 @pytest.mark.parametrize("distance_m", [0.7, 1.1, 2.3, 2.5, 5.0])
 def test_a_parked_camera_is_capped(distance_m: float) -> None:
-    """Hundred noisy frames from one place weigh no more than the cap; another view then counts in full.
+    """Sixty noisy frames from one place weigh no more than the cap; another view then counts in full.
 
     2.5 m and 5 m are where a twentieth of the range is a power of two.
     """
-    cap = 8.0
-    surfels = SurfelMap(0.05, EvidenceConfig(view_mass_cap=cap))
+    cap = 8
+    surfels = SurfelMap(0.05, EvidenceConfig(most_per_view=cap))
     plane = Plane((0.025, 0.025, 0.025), (0, 0, 1), 0.3)
     rng = np.random.default_rng(0)
     pose = look_at((0.1, 0.1, 0.025 + distance_m), (0.1, 0.1, 0))
@@ -158,20 +207,28 @@ def test_a_parked_camera_is_capped(distance_m: float) -> None:
         max((p.incidence_cos / p.sigma_m.astype(np.float64) ** 2).max() for p in frames if len(p))
     )
     assert surfels.column("count").max() > 3 * cap
+    # Nine bits, rounded eight times: a unit, 2^-8, of sums that grow up to the last would be 1.8 % in all,
+    # but turns that follow one another go up and down, and half of it is not reached.
     assert surfels.column("weight").max() <= cap * largest * 1.01
-    before = surfels.column("weight").sum()
+    assert surfels.column("view_seen").max() == cap
+    before, count = surfels.column("weight").astype(np.float64), surfels.column("count").astype(int)
     side = orient(
         depth_frame(plane, look_at((1.0, 0.1, 1.0), (0.1, 0.1, 0)), width=24, height=18, focal=24.0), 0.1
     )
     touched = surfels.integrate(side, 60)
-    assert surfels.column("weight").sum() - before == pytest.approx(touched.gained.sum())
+    s = touched.index
+    old = np.concatenate([before, np.zeros(len(surfels) - len(before))])[s]
+    seen = surfels.column("count")[s] - np.concatenate([count, np.zeros(len(surfels) - len(count), int)])[s]
+    after = surfels.column("weight")[s].astype(np.float64)
+    # What a surfel gained is what its weight rose by, but for a unit of nine bits per observation.
+    assert (np.abs(after - old - touched.gained) <= seen * 2.0**-8 * after).all()
     assert touched.gained.sum() > 0.5 * (side.incidence_cos / side.sigma_m.astype(np.float64) ** 2).sum()
 
 
 def test_a_parked_camera_with_a_trembling_pose_is_capped() -> None:
     """A robot that stands still at the world origin: its pose trembles by a tenth of a millimetre."""
-    cap = 4.0
-    surfels = SurfelMap(_VOXEL, EvidenceConfig(view_mass_cap=cap))
+    cap = 4
+    surfels = SurfelMap(_VOXEL, EvidenceConfig(most_per_view=cap))
     rng = np.random.default_rng(0)
     for k in range(100):
         x, y, z = (float(v) for v in 1e-4 * rng.normal(size=3))
@@ -179,17 +236,100 @@ def test_a_parked_camera_with_a_trembling_pose_is_capped() -> None:
             _points([0.5 * _VOXEL, 0.5 * _VOXEL, 3.3], [0, 0, -1], sigma_m=0.01, origin=(x, y, z)), k
         )
     assert surfels.column("count")[0] == 100
-    assert surfels.column("weight")[0] <= cap * 1e4 * 1.01
+    assert surfels.column("weight")[0] == pytest.approx(cap * 1e4, rel=0.01)
+    assert surfels.column("view_seen")[0].tolist() == [cap, 0, 0, 0]
 
 
 def test_two_parked_cameras_that_alternate_are_capped() -> None:
     """A rig of two cameras sends its frames in turn: each of them is still one viewpoint."""
-    cap = 4.0
-    surfels = SurfelMap(_VOXEL, EvidenceConfig(view_mass_cap=cap))
+    cap = 4
+    surfels = SurfelMap(_VOXEL, EvidenceConfig(most_per_view=cap))
     p = [0.5 * _VOXEL] * 3
     for k in range(100):
         surfels.integrate(_points(p, [0, 0, 1], sigma_m=0.01, origin=(0, 0, 5) if k % 2 else (3, 0, 4)), k)
-    assert surfels.column("weight")[0] <= 2 * cap * 1e4 * 1.01
+    assert surfels.column("weight")[0] == pytest.approx(2 * cap * 1e4, rel=0.01)
+    assert surfels.column("view_seen")[0].tolist() == [cap, cap, 0, 0]
+
+
+def test_the_count_halves_where_its_column_ends() -> None:
+    """At 65535 observations both count and weight halve, so that one more still finds its own turn."""
+    surfels = SurfelMap(_VOXEL, EvidenceConfig())
+    points = _points(
+        [[0.75 * _VOXEL, 0.5 * _VOXEL, 0.25 * _VOXEL]], [0, 0, 1], color=np.uint8([[200, 100, 0]])
+    )
+    surfels.integrate(points, 0)
+    surfels.columns["count"][0], surfels.columns["weight"][0] = 65534, 384 * 2.0**20
+    offset = np.array([100, -100, 7])
+    surfels.columns["offset"][0] = offset
+    w = 1 / float(points.sigma_m[0]) ** 2
+    weight = 384 * 2.0**20
+    for count in (65535, 32768, 32769):
+        turns = np.array([turn_of(count, channel) for channel in range(3)])
+        weight = weight / 2 if count == 32768 else weight
+        share = w / (weight + w)
+        old = offset * OFFSET_STEP_VOX
+        offset = steps_by_turns(old + share * (np.array([0.25, 0, -0.25]) - old), OFFSET_STEP_VOX, turns)
+        weight = float(to_bits_by_turns(weight + w, 9, turns[0]))
+        surfels.integrate(points, count)
+        assert surfels.column("count")[0] == count
+        assert surfels.column("weight")[0] == weight
+        np.testing.assert_array_equal(surfels.column("offset")[0], offset)
+    assert surfels.column("normal")[0].tolist() == [0, 0, 127]
+    assert surfels.column("color")[0].tolist() == [200, 100, 0]
+
+
+def _numbers(surfels: SurfelMap) -> list[int]:
+    return list(surfels._views.values())
+
+
+def test_viewpoints_are_numbered_as_they_come() -> None:
+    """A cell of 25 voxels about the origin is one viewpoint, no known place another; numbers stay."""
+    surfels = SurfelMap(_VOXEL, EvidenceConfig())
+    cell = 25 * _VOXEL
+    near = [(0.0, 0.0, 0.0), (0.49 * cell, -0.49 * cell, 0.0), (0.51 * cell, 0.0, 0.0), None, (0.0, 0.0, 0.0)]
+    want = [1, 1, 2, 3, 1]
+    for k, (origin, number) in enumerate(zip(near, want, strict=True)):
+        surfels.integrate(_points([(k + 0.5) * _VOXEL, 0, 0], [0, 0, 1], origin=origin), k)
+        assert surfels.column("view_id")[k].tolist() == [number, 0, 0, 0]
+    assert _numbers(surfels) == [1, 2, 3]
+    assert surfels.view_cells.dtype == np.int32
+    assert surfels.view_cells[:2].tolist() == [[0, 0, 0], [1, 0, 0]]
+
+
+def test_more_viewpoints_than_numbers_begin_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of five numbers the sixth viewpoint has the first again, after a restart too; old ones keep theirs."""
+    monkeypatch.setattr(streamdgp.evidence.surfels, "_MOST_VIEWS", 5)
+    surfels = SurfelMap(_VOXEL, EvidenceConfig())
+    for k in range(13):
+        surfels.integrate(_points([(k + 0.5) * _VOXEL, 0, 0], [0, 0, 1], origin=(3.0 * k, 0, 5)), k)
+    want = [k % 5 + 1 for k in range(13)]
+    assert surfels.column("view_id")[:, 0].tolist() == want
+    again = _restored(surfels)
+    for m in (surfels, again):
+        m.integrate(_points([13.5 * _VOXEL, 0, 0], [0, 0, 1], origin=(3.0 * 13, 0, 5)), 13)
+        m.integrate(_points([14.5 * _VOXEL, 0, 0], [0, 0, 1], origin=(3.0 * 7, 0, 5)), 14)
+        assert m.column("view_id")[13:, 0].tolist() == [4, 3]
+        assert _numbers(m) == [*want, 4]
+        assert len(m.view_cells) == 14
+
+
+def test_the_number_after_65535_is_one() -> None:
+    """Seventy thousand viewpoints: the 16-bit column holds every number, and none is zero."""
+    x = np.arange(70_000, dtype=np.int32)
+    cells = np.stack([x, x // 7, -x], 1)
+    empty = SurfelMap(_VOXEL, EvidenceConfig())
+    columns = {name: c[:0] for name, c in empty.columns.items()}
+    surfels = SurfelMap.restore(_VOXEL, EvidenceConfig(), columns, np.zeros((0, 64), np.uint8), cells)
+    assert surfels.view_cells.tobytes() == cells.tobytes()
+    numbers = np.array(_numbers(surfels))
+    assert (numbers[:65535] == np.arange(1, 65536)).all()
+    assert (numbers[65535:] == np.arange(1, len(x) - 65535 + 1)).all()
+    cell = 25 * _VOXEL
+    for k, (row, number) in enumerate([(65534, 65535), (65535, 1), (69_999, 4465)]):
+        surfels.integrate(_points([(k + 0.5) * _VOXEL, 0, 0], [0, 0, 1], origin=tuple(cell * cells[row])), k)
+        assert surfels.column("view_id")[k].tolist() == [number, 0, 0, 0]
+    surfels.integrate(_points([3.5 * _VOXEL, 0, 0], [0, 0, 1], origin=(0.0, 0.0, 1e3)), 3)
+    assert surfels.column("view_id")[3].tolist() == [4466, 0, 0, 0]
 
 
 @pytest.mark.parametrize("shift_voxels", [(2**20, 0, 0), (-(2**20), 2**19, -(2**19)), (0, 8, -8)])
@@ -218,7 +358,7 @@ def test_far_from_the_origin_is_the_same(shift_voxels: tuple[int, int, int]) -> 
     np.testing.assert_array_equal(
         far.column("key") - near.column("key"), np.broadcast_to(shift_voxels, (len(near), 3))
     )
-    for name in ("weight", "offset_vox", "normal", "count", "first_frame", "last_frame", "streak"):
+    for name in ("weight", "offset", "normal", "count", "first_frame", "last_frame", "streak"):
         assert near.column(name).tobytes() == far.column(name).tobytes(), name
     assert near.passes.tobytes() == far.passes.tobytes()
     assert near.passes.any()
@@ -238,7 +378,8 @@ def test_beyond_the_integer_range_is_refused_and_changes_nothing() -> None:
 def _restored(surfels: SurfelMap) -> SurfelMap:
     """From a copy of what a commit holds."""
     columns = {n: surfels.column(n).copy() for n in surfels.columns}
-    return SurfelMap.restore(_VOXEL, EvidenceConfig(), columns, surfels.passes[: surfels.block_count].copy())
+    passes = surfels.passes[: surfels.block_count].copy()
+    return SurfelMap.restore(_VOXEL, EvidenceConfig(), columns, passes, surfels.view_cells.copy())
 
 
 def test_restore_continues_with_the_same_bits() -> None:
@@ -253,6 +394,7 @@ def test_restore_continues_with_the_same_bits() -> None:
         assert a.index.tobytes() == b.index.tobytes()
         assert a.gained.tobytes() == b.gained.tobytes()
     assert len(whole) == len(again)
+    assert whole.view_cells.tobytes() == again.view_cells.tobytes()
     for name in whole.columns:
         assert whole.column(name).tobytes() == again.column(name).tobytes(), name
         assert whole.column(name).dtype == again.column(name).dtype
@@ -275,7 +417,7 @@ def test_buffers_grow() -> None:
     for part in np.array_split(positions, 50):
         in_parts.integrate(_points(part, [0, 0, 1], origin=(0, 0, 500)), 0)
     assert len(at_once) == len({tuple(k) for k in np.floor(positions / _VOXEL).astype(int).tolist()})
-    for name in ("key", "weight", "offset_vox", "count"):
+    for name in ("key", "weight", "offset", "count"):
         assert at_once.column(name).tobytes() == in_parts.column(name).tobytes(), name
 
 

@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from streamdgp.atlas.atlas import Atlas, tangent_frames
+from streamdgp.atlas.atlas import Atlas
 from streamdgp.config import EvidenceConfig
 from streamdgp.evidence import SurfelMap
 from streamdgp.evidence.patches import DIRTY_CELLS, MOST_VOTES, SUPPORT_CELLS, survey_touched
+from streamdgp.evidence.precision import NORMAL_STEP, OFFSET_STEP_VOX
 from streamdgp.sampling.anchors import insert_chart
 
 Array = npt.NDArray[Any]
@@ -55,9 +56,9 @@ def _scene(seed: int, half_m: float, charts: int, surfels: int = 900) -> _Scene:
     c = m.columns
     half = int(half_m / _VOXEL)
     c["key"][:surfels] = rng.integers(-half, half, (surfels, 3))
-    c["offset_vox"][:surfels] = rng.uniform(-0.5, 0.5, (surfels, 3))
+    c["offset"][:surfels] = np.rint(rng.uniform(-0.5, 0.5, (surfels, 3)) / OFFSET_STEP_VOX)
     length = np.where(rng.uniform(size=surfels) < 0.1, 0.2, rng.uniform(0.4, 1, surfels))
-    c["normal"][:surfels] = _unit(rng, surfels) * length[:, None]
+    c["normal"][:surfels] = np.rint(_unit(rng, surfels) * length[:, None] / NORMAL_STEP)
     c["count"][:surfels] = rng.integers(1, 9, surfels)
     sigma = np.where(rng.uniform(size=surfels) < 0.3, 0.02, 0.002)
     c["weight"][:surfels] = c["count"][:surfels] / sigma**2
@@ -70,7 +71,7 @@ def _scene(seed: int, half_m: float, charts: int, surfels: int = 900) -> _Scene:
     for chart in range(charts):
         insert_chart(chart, atlas.columns["anchor"], _SCALE, atlas.grid)
     new = atlas.appended(charts, 0)
-    atlas.columns["rotation"][new] = tangent_frames(_unit(rng, charts))
+    atlas.face(new, _unit(rng, charts))
     # A quarter was seen through; half of the cells are about to be full.
     gained = rng.uniform(1, 100, surfels) * np.where(rng.uniform(size=surfels) < 0.25, -1, 1)
     gained[10:20] = 0
@@ -127,7 +128,11 @@ def _slowly(s: _Scene, touched: Array) -> _Answer:
         noise = min(3 * np.sqrt(c["count"][i] / max(float(c["weight"][i]), 1e-30)), 2 * _RADIUS)
         beyond = np.maximum(np.abs(local[:, 2]) - noise, 0)
         within = (local[:, :2] ** 2).sum(1) + beyond**2 <= _RADIUS**2
-        covered[row] = length <= 0.3 or c["weight"][i] <= 0 or (beside & (cosine >= _MIN_COS) & within).any()
+        covered[row] = (
+            length * NORMAL_STEP <= 0.3
+            or c["weight"][i] <= 0
+            or (beside & (cosine >= _MIN_COS) & within).any()
+        )
     return _Answer(fresh, flags, covered, hits, passes)
 
 
@@ -173,12 +178,12 @@ def test_the_order_does_not_matter(half_m: float) -> None:
 def test_a_full_cell_is_halved_and_goes_on() -> None:
     """One surfel at the anchor seen 600 times: never over the top, and passes fade with every halving."""
     m = SurfelMap(_VOXEL, EvidenceConfig())
-    m.columns["normal"][0], m.columns["count"][0], m.columns["weight"][0] = (0, 0, 1), 1, 1e6
+    m.columns["normal"][0], m.columns["count"][0], m.columns["weight"][0] = (0, 0, 127), 1, 1e6
     atlas = Atlas(_RADIUS, _SCALE, 12)
     atlas.columns["anchor"][0] = 0.5 * _VOXEL
     insert_chart(0, atlas.columns["anchor"], _SCALE, atlas.grid)
     atlas.appended(1, 0)
-    atlas.columns["rotation"][0] = np.eye(3)
+    atlas.face(np.array([0]), np.array([[0.0, 0.0, 1.0]]))
     votes = (atlas.capacity, SUPPORT_CELLS, SUPPORT_CELLS)
     s = _Scene(m, atlas, np.ones(1), np.zeros(votes, np.uint8), np.full(votes, 200, np.uint8))
     # Up to 120; then 61 to 120 again and again, with passes halved each time until none is left.

@@ -144,10 +144,10 @@ def test_given_its_feet_the_regression_is_that_of_torch(
 def test_agrees_with_torch_from_the_same_start(
     fast: LazyRegime, slow: LazyRegime, surface: str, case: _Case
 ) -> None:
-    """Feet are searched from elsewhere, features are interpolated: what follows is a part of the noise.
+    """Features are interpolated on the lattice, steps are fewer: what follows is a part of the noise.
 
-    A jittery cold start has several nearest points for a row, and a row that moves may move the choice
-    between two ridges of equal score; neither may make charts worse.
+    Beside holes a row has several nearest points, and a row that moves may move the choice between two
+    ridges of equal score; neither may make charts worse.
     """
     patches = _patches(surface, case)
     squares = []
@@ -158,15 +158,15 @@ def test_agrees_with_torch_from_the_same_start(
         step = (torch.log10(ours.ridge / theirs.ridge) * 3).round().abs()
         # Where the truth is flat any large ridge is as likely as the next; the errors below are what counts.
         is_flat = surface == "plane"
-        assert float((step <= 1).float().mean()) > (0.75 if is_flat else 0.9)
-        assert float((step == 0).float().mean()) > (0.5 if is_flat else 0.55 if cold else 0.75)
+        assert float((step <= 1).float().mean()) > (0.85 if is_flat else 0.9)
+        assert float((step == 0).float().mean()) > (0.65 if cold else 0.8)
         if not is_flat:
             assert abs(float(torch.log10(ours.ridge / theirs.ridge).mean())) < 0.1
         gap = np.sqrt(((errors[0] - errors[1]) ** 2).mean(1)) / case.sigma
-        assert np.median(gap) < (0.2 if cold else 0.05)
-        assert np.sqrt((gap**2).mean()) < (0.4 if is_flat else 0.3)
+        assert np.median(gap) < 0.05
+        assert np.sqrt((gap**2).mean()) < 0.3
         moved = (ours.feet - theirs.feet).abs().amax(-1)[patches.weights > 0]
-        assert float((moved > 0.01).float().mean()) < (0.4 if cold else 0.03)
+        assert float((moved > 0.01).float().mean()) < 0.03
         squares.append([float((e**2).mean()) for e in errors])
     mine, reference = np.sqrt(np.mean(squares, 0))
     assert (0.88 if surface == "plane" else 0.94) < mine / reference < 1.06

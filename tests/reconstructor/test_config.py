@@ -32,7 +32,7 @@ def test_defaults_are_automatic_and_survive_json() -> None:
     assert SceneConfig.from_dict({}) == config
     full = SceneConfig(
         anchor_radius_m=0.04, evidence_voxel_m=0.01, resolution_m=0.005, regime="active", seed=7,
-        evidence=EvidenceConfig(0.2, 16.0), fit=FitConfig(width=32, features=20, smoothness=0.5),
+        evidence=EvidenceConfig(0.2, 16), fit=FitConfig(width=32, features=20, smoothness=0.5),
         consistency=ConsistencyConfig(2, 0.5), surface=SurfaceConfig(8, 0.8),
     )  # fmt: skip
     assert SceneConfig.from_dict(json.loads(json.dumps(full.to_dict()))) == full
@@ -68,7 +68,11 @@ def test_defaults_are_automatic_and_survive_json() -> None:
         ({"fit": {"gcv_gamma": 1.2}}, "gcv_gamma"),
         ({"fit": {"breadth": 64}}, "breadth"),
         ({"evidence": {"min_incidence_cos": 1.0}}, "min_incidence_cos"),
-        ({"evidence": {"view_mass_cap": 0.5}}, "view_mass_cap"),
+        ({"evidence": {"most_per_view": 0}}, "most_per_view"),
+        ({"evidence": {"most_per_view": 256}}, "most_per_view"),
+        ({"evidence": {"most_per_view": 16.0}}, "most_per_view"),
+        ({"evidence": {"most_per_view": True}}, "most_per_view"),
+        ({"evidence": {"view_mass_cap": 32.0}}, "view_mass_cap"),
         ({"consistency": {"sweeps": 9}}, "sweeps"),
         ({"consistency": {"weight": -1.0}}, "weight"),
         ({"surface": {"tile_cells": 2}}, "tile_cells"),

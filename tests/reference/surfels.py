@@ -1,4 +1,4 @@
-"""The surfel map, slowly: a dictionary of voxels, float64, one point at a time."""
+"""The surfel map, slowly: a dictionary of voxels, one point at a time, in the steps that are kept."""
 
 from __future__ import annotations
 
@@ -8,73 +8,94 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from streamdgp.evidence.precision import NORMAL_STEP, OFFSET_STEP_VOX
 from streamdgp.frames.orient import OrientedPoints
+from tests.reference.precision import steps_by_turns, to_bits_by_turns, turn_of
 
 __all__ = ["ReferenceSurfels", "Slot"]
 
 _OPPOSES = -0.2
+_WEIGHT_BITS = 9
+_VIEWS = 4
+_RANGES = {"offset": (-32768, 32767), "normal": (-127, 127), "color": (0, 255)}
+
+
+def _no_steps() -> npt.NDArray[np.int64]:
+    return np.zeros(3, np.int64)
 
 
 @dataclass
 class Slot:
-    """One sheet in one voxel: plain sums, divided only when asked."""
+    """One sheet in one voxel, as it is kept: offset, normal and colour in whole steps, a rounded weight.
+
+    ``views`` are the last viewpoints and how many observations each has added; ``gained`` is the sum of
+    all weights, not rounded.
+    """
 
     weight: float = 0.0
+    gained: float = 0.0
     count: int = 0
     first: int = 0
     last: int = 0
-    view: Hashable = None
-    view_mass: float = 0.0
-    position_sum: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
-    normal_sum: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
-    color_sum: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
+    offset: npt.NDArray[np.int64] = field(default_factory=_no_steps)
+    normal: npt.NDArray[np.int64] = field(default_factory=_no_steps)
+    color: npt.NDArray[np.int64] = field(default_factory=_no_steps)
+    views: list[tuple[Hashable, int]] = field(default_factory=lambda: [(None, 0)] * _VIEWS)
 
-    @property
-    def position_m(self) -> npt.NDArray[np.float64]:
-        return self.position_sum / self.weight
+    def counts(self, view: Hashable, most: int) -> bool:
+        """Whether one more observation from this viewpoint has weight; if so, it is noted."""
+        seen = [n for _, n in self.views]
+        known = [v for v, _ in self.views]
+        place = known.index(view) if view in known else seen.index(min(seen))
+        before = seen[place] if view in known else 0
+        self.views[place] = (view, min(before + 1, most))
+        return before < most
 
-    @property
-    def normal(self) -> npt.NDArray[np.float64]:
-        return self.normal_sum / self.weight
-
-    @property
-    def color(self) -> npt.NDArray[np.float64]:
-        return self.color_sum / self.weight
+    def move(self, share: float, offset_vox: npt.NDArray, normal: npt.NDArray, color: npt.NDArray) -> None:
+        """Let the means go a share of the way to an observation, which is counted already."""
+        turns = np.array([turn_of(self.count, channel) for channel in range(3)])
+        for name, step, to in (
+            ("offset", OFFSET_STEP_VOX, offset_vox),
+            ("normal", NORMAL_STEP, normal),
+            ("color", 1.0, color),
+        ):
+            old = getattr(self, name) * step
+            steps = steps_by_turns(old + share * (to - old), step, turns)
+            setattr(self, name, np.clip(steps, *_RANGES[name]))
 
 
 class ReferenceSurfels:
     """voxel -> at most two slots; the second one is for normals that oppose the first."""
 
-    def __init__(self, voxel_m: float, view_mass_cap: float) -> None:
+    def __init__(self, voxel_m: float, most_per_view: int) -> None:
         self.voxel_m = voxel_m
-        self.cap = view_mass_cap
+        self.most_per_view = most_per_view
         self.voxels: dict[tuple[int, int, int], list[Slot]] = {}
 
     def integrate(self, points: OrientedPoints, frame: int, view: Hashable) -> None:
         """Fuse the points of one frame seen from viewpoint ``view``."""
         for i in range(len(points)):
-            position = points.positions_m[i]
+            scaled = points.positions_m[i] / self.voxel_m
             normal = points.normals[i].astype(np.float64)
-            x, y, z = (int(k) for k in np.floor(position / self.voxel_m))
+            x, y, z = (int(k) for k in np.floor(scaled))
             slots = self.voxels.setdefault((x, y, z), [])
             slot = self._slot(slots, normal, frame)
-            if slot.view != view:
-                slot.view, slot.view_mass = view, 0.0
-            w = float(points.incidence_cos[i]) / float(points.sigma_m[i]) ** 2
-            w = min(w, max(self.cap * w - slot.view_mass, 0.0))
-            slot.view_mass += w
             slot.last = frame
             slot.count += 1
-            slot.weight += w
-            slot.position_sum += w * position
-            slot.normal_sum += w * normal
-            if points.color is not None:
-                slot.color_sum += w * points.color[i].astype(np.float64)
+            if not slot.counts(view, self.most_per_view):
+                continue
+            w = float(points.incidence_cos[i]) / float(points.sigma_m[i]) ** 2
+            offset_vox = (scaled - (x, y, z) - 0.5).astype(np.float32).astype(np.float64)
+            color = np.zeros(3) if points.color is None else points.color[i].astype(np.float64)
+            slot.move(w / (slot.weight + w), offset_vox, normal, color)
+            total, turn = slot.weight + w, turn_of(slot.count, 0)
+            slot.weight = float(to_bits_by_turns(total, _WEIGHT_BITS, turn))
+            slot.gained += w
 
     @staticmethod
     def _slot(slots: list[Slot], normal: npt.NDArray[np.float64], frame: int) -> Slot:
         for number, slot in enumerate(slots):
-            opposes = slot.normal_sum @ normal < _OPPOSES * np.linalg.norm(slot.normal_sum)
+            opposes = slot.normal @ normal < _OPPOSES * np.linalg.norm(slot.normal)
             if not opposes or number == 1:
                 return slot
         slots.append(Slot(first=frame))

@@ -9,6 +9,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from streamdgp.config import ConsistencyConfig, FitConfig, SceneConfig
+from streamdgp.evidence.precision import NORMAL_STEP, OFFSET_STEP_VOX
 from streamdgp.frames import Frame
 from streamdgp.reconstructor import Reconstructor
 from tests.reference.poisson import closest_compatible_pair, uncovered_evidence
@@ -45,15 +46,14 @@ def _tables(
     r: Reconstructor,
 ) -> tuple[dict[str, npt.NDArray[np.float64]], dict[str, npt.NDArray[np.float64]]]:
     tables = r.changes().tables
-    charts = {
-        k: np.array(v, np.float64) for k, v in tables["charts"].columns.items() if k in ("anchor", "rotation")
-    }
+    assert r._map is not None
+    charts = {k: r._map.atlas.column(k).copy() for k in ("anchor", "rotation")}
     raw = tables["surfels"].columns
     voxel = r.config.evidence_voxel_m
     assert voxel is not None
     surfels = {
-        "position": (raw["key"].astype(np.float64) + 0.5 + raw["offset_vox"]) * voxel,
-        "normal": raw["normal"].astype(np.float64),
+        "position": (raw["key"].astype(np.float64) + 0.5 + OFFSET_STEP_VOX * raw["offset"]) * voxel,
+        "normal": NORMAL_STEP * raw["normal"].astype(np.float64),
         "weight": raw["weight"].astype(np.float64),
         "sigma": np.sqrt(raw["count"] / raw["weight"]),
     }
@@ -67,7 +67,8 @@ def _check(r: Reconstructor) -> int:
     assert radius is not None
     min_cos = float(np.cos(np.deg2rad(r.config.normal_angle_deg)))
     normals = charts["rotation"][:, :, 2]
-    gap = closest_compatible_pair(charts["anchor"], normals, min_cos)
+    # Anchors of one frame are compared before their normals are rounded, each by sqrt(3) / 2 of 1 / 32767.
+    gap = closest_compatible_pair(charts["anchor"], normals, min_cos + 5.3e-5)
     assert gap > radius * (1 - 1e-9), f"two compatible anchors {gap / radius:.4f} r apart"
     uncovered = uncovered_evidence(
         surfels["position"], surfels["normal"], surfels["weight"], surfels["sigma"],

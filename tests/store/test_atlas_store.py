@@ -24,6 +24,11 @@ def make_columns(rows: int, seed: int) -> Columns:
         "key": rng.integers(-(2**62), 2**62, size=rows),
         "alive": rng.integers(0, 2, size=rows).astype(bool),
         "code": rng.integers(0, 2**63, size=(rows, 2)).astype(np.uint64),
+        "half": rng.normal(size=(rows, 5)).astype(np.float16),
+        "steps": rng.integers(-(2**15), 2**15, size=(rows, 3)).astype(np.int16),
+        "normal": rng.integers(-128, 128, size=(rows, 3)).astype(np.int8),
+        "count": rng.integers(0, 2**16, size=rows).astype(np.uint16),
+        "votes": rng.integers(0, 256, size=(rows, 4, 4)).astype(np.uint8),
     }
 
 
@@ -43,6 +48,7 @@ def assert_same(state: AtlasState, columns: Columns) -> None:
 def test_every_revision_reads_back_exactly(tmp_path: Path) -> None:
     columns = make_columns(300, 0)
     columns["weights"][0, 0, :3] = [-0.0, np.nan, np.inf]
+    columns["half"][0] = [-0.0, np.nan, -np.inf, 6e-8, 65504]
     versions = []
     hidden = np.arange(12, dtype=np.float64).reshape(3, 4)
     with_scalar = {"hidden": hidden, "scale": np.float64(0.25), "empty": np.zeros((0, 3), np.float32)}
