@@ -211,15 +211,16 @@ def fuse_points(
             touched_count += 1
         last[s] = frame
         streak[s] = 0
-        if count[s] >= _MOST_COUNT:
+        if w > 0.0 and count[s] >= _MOST_COUNT:
+            # What is full forgets half; an observation without weight takes none away.
             count[s] //= 2
             weight[s] *= 0.5
-        count[s] += 1
+        count[s] = min(count[s] + 1, _MOST_COUNT)
         if w > 0.0:
             total = weight[s] + w
             a = w / total
             for k in range(3):
-                turn = dither(count[s], k)
+                turn = dither(count[s] + s, k)
                 old = offset[s, k] * OFFSET_STEP_VOX
                 offset[s, k] = in_steps(old + a * (offsets[p, k] - old), OFFSET_STEP_VOX, turn)
                 old = normal[s, k] * NORMAL_STEP
@@ -227,7 +228,7 @@ def fuse_points(
                 normal[s, k] = min(max(steps, -127), 127)
                 old = color[s, k] * COLOR_STEP
                 color[s, k] = min(max(in_steps(old + a * (colors[p, k] - old), COLOR_STEP, turn), 0), 255)
-            weight[s] = rounded_weight(total, dither(count[s], 0))
+            weight[s] = rounded_weight(total, dither(count[s] + s, 0))
             gained[t] += w
         p += 1
     counters[0], counters[1], counters[2] = surfels, blocks, touched_count

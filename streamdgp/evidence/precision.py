@@ -36,7 +36,10 @@ WEIGHT_BITS = 9
 
 @njit(cache=True, nogil=True, inline="always")
 def dither(observation: int, channel: int) -> float:
-    """Where to round in [0, 1): multiples of the golden ratio, even over the observations of a surfel."""
+    """Where to round in [0, 1): multiples of the golden ratio, even over the observations of a surfel.
+
+    Counted from another number for each surfel, so that neighbours do not all lean the same way.
+    """
     return ((observation * 40503 + channel * 21845) & 65535) / 65536.0
 
 

@@ -255,7 +255,7 @@ def test_the_count_halves_where_its_column_ends() -> None:
     """At 65535 observations both count and weight halve, so that one more still finds its own turn."""
     surfels = SurfelMap(_VOXEL, EvidenceConfig())
     points = _points(
-        [[0.75 * _VOXEL, 0.5 * _VOXEL, 0.25 * _VOXEL]], [0, 0, 1], color=np.uint8([[200, 100, 0]])
+        [[0.75 * _VOXEL, 0.5 * _VOXEL, 0.25 * _VOXEL]], [0, 0, 1], color=np.array([[200, 100, 0]], np.uint8)
     )
     surfels.integrate(points, 0)
     surfels.columns["count"][0], surfels.columns["weight"][0] = 65534, 384 * 2.0**20
@@ -447,3 +447,15 @@ def test_many_noisy_views_average_out_without_bias() -> None:
     sigma = 0.0012 + 0.0019 * 0.3**2
     # 24 views of 4800 pixels: the mean's own scatter is sigma / 300.
     assert abs(np.average(height, weights=weight)) < sigma / 30
+
+
+def test_a_full_count_loses_nothing_to_observations_without_weight() -> None:
+    """A camera parked for hours: past its cap it adds nothing, and takes nothing away."""
+    m = SurfelMap(_VOXEL, EvidenceConfig())
+    points = _points(np.tile([[0.5 * _VOXEL] * 3], (32768, 1)), [0, 0, 1])
+    m.integrate(points, 0)
+    weight = m.column("weight").copy()
+    for k in range(1, 6):
+        m.integrate(points, k)
+    assert m.column("count")[0] == 65535
+    assert m.column("weight").tobytes() == weight.tobytes()

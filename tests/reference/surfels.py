@@ -28,10 +28,11 @@ def _no_steps() -> npt.NDArray[np.int64]:
 class Slot:
     """One sheet in one voxel, as it is kept: offset, normal and colour in whole steps, a rounded weight.
 
-    ``views`` are the last viewpoints and how many observations each has added; ``gained`` is the sum of
-    all weights, not rounded.
+    ``number`` is its place in the order of creation. ``views`` are the last viewpoints and how many
+    observations each has added; ``gained`` is the sum of all weights, not rounded.
     """
 
+    number: int = 0
     weight: float = 0.0
     gained: float = 0.0
     count: int = 0
@@ -53,7 +54,7 @@ class Slot:
 
     def move(self, share: float, offset_vox: npt.NDArray, normal: npt.NDArray, color: npt.NDArray) -> None:
         """Let the means go a share of the way to an observation, which is counted already."""
-        turns = np.array([turn_of(self.count, channel) for channel in range(3)])
+        turns = np.array([turn_of(self.count + self.number, channel) for channel in range(3)])
         for name, step, to in (
             ("offset", OFFSET_STEP_VOX, offset_vox),
             ("normal", NORMAL_STEP, normal),
@@ -70,6 +71,7 @@ class ReferenceSurfels:
     def __init__(self, voxel_m: float, most_per_view: int) -> None:
         self.voxel_m = voxel_m
         self.most_per_view = most_per_view
+        self.count = 0
         self.voxels: dict[tuple[int, int, int], list[Slot]] = {}
 
     def integrate(self, points: OrientedPoints, frame: int, view: Hashable) -> None:
@@ -88,15 +90,15 @@ class ReferenceSurfels:
             offset_vox = (scaled - (x, y, z) - 0.5).astype(np.float32).astype(np.float64)
             color = np.zeros(3) if points.color is None else points.color[i].astype(np.float64)
             slot.move(w / (slot.weight + w), offset_vox, normal, color)
-            total, turn = slot.weight + w, turn_of(slot.count, 0)
+            total, turn = slot.weight + w, turn_of(slot.count + slot.number, 0)
             slot.weight = float(to_bits_by_turns(total, _WEIGHT_BITS, turn))
             slot.gained += w
 
-    @staticmethod
-    def _slot(slots: list[Slot], normal: npt.NDArray[np.float64], frame: int) -> Slot:
+    def _slot(self, slots: list[Slot], normal: npt.NDArray[np.float64], frame: int) -> Slot:
         for number, slot in enumerate(slots):
             opposes = slot.normal @ normal < _OPPOSES * np.linalg.norm(slot.normal)
             if not opposes or number == 1:
                 return slot
-        slots.append(Slot(first=frame))
+        slots.append(Slot(self.count, first=frame))
+        self.count += 1
         return slots[-1]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
+from streamdgp.evidence.precision import OFFSET_STEP_VOX
 from streamdgp.surface import weld_tiles
 from tests.reference.mesh import area_normals, topology
 from tests.reference.scans import SIGMA_M, VOXEL_M, scan
@@ -17,8 +18,12 @@ _SMOOTH = ("sphere", "torus", "plane", "saddle")
 
 def test_a_noise_free_plane_is_exact() -> None:
     s = scan("plane", False)
-    # float32 vertices relative to their tile, 0.16 m wide: 1e-8 m.
-    assert s.error_m().max() < 2e-6
+    # Surfels are kept in steps of their voxel, rounded either way; charts average them, and the best placed
+    # vertices are exact (float32 relative to their tile, 0.16 m wide: 1e-8 m).
+    step_m = (s.reconstructor.config.evidence_voxel_m or 0.0) * OFFSET_STEP_VOX
+    error_m = s.error_m()
+    assert error_m.max() < 0.6 * step_m
+    assert error_m.mean() < 0.15 * step_m
     _, normals, _ = area_normals(s.mesh)
     assert (s.mesh.normals @ s.shape.normal(np.zeros((1, 3)))[0]).min() > 1 - 1e-6
     assert (normals @ s.shape.normal(np.zeros((1, 3)))[0]).min() > 1 - 1e-5
