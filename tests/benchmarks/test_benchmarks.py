@@ -76,7 +76,7 @@ def _halved(frame: DepthFrame) -> DepthFrame:
 
 def test_an_object_streamed_and_fitted_in_one_go(tmp_path: Path) -> None:
     """To millimetres; the recorder saw seams; nothing out of reach of a frame changed."""
-    scan = make_scan("spot", tmp_path / "scan", frames=5)
+    scan = make_scan("spot", tmp_path / "scan", frames=10)
     frames = [_halved(frame) for frame in scan.frames]
     seams = SeamRecorder(1)
     with seams.recording():
