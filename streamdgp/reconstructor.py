@@ -105,7 +105,7 @@ class Reconstructor:
         points = frame if isinstance(frame, OrientedPoints) else self.prepare(frame)
         clock.lap("orient")
         index = self.frame_count
-        if not len(points) and self._map is None:
+        if not len(points):
             self.frame_count += 1
             return FrameReport(index, dropped=points.dropped, charts_untouched=self.chart_count)
         m = self._map_for(points)
@@ -119,7 +119,7 @@ class Reconstructor:
         seen = np.concatenate([seen, new])
         opened = self._see_through(m, points, index)
         clock.lap("free space")
-        dirty = m.atlas.dirty(seen, m.config.fit.refit_growth, index)
+        dirty = m.atlas.dirty(seen, m.config.fit.refit_growth)
         patches = self._gather(m, dirty)
         clock.lap("gather")
         cold = self._is_cold(m, dirty, patches)
@@ -128,7 +128,7 @@ class Reconstructor:
         make_consistent(m.atlas, m.regime, dirty, m.config.consistency)
         clock.lap("consistency")
         m.changed_surfels.append(touched.index)
-        m.changed_charts.append(np.concatenate([seen, opened, dirty]))
+        m.changed_charts.append(np.concatenate([seen, opened]))
         return FrameReport(
             index,
             points=len(points),

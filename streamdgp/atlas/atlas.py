@@ -23,12 +23,9 @@ __all__ = ["Atlas", "tangent_frames"]
 
 _CELLS = DIRTY_CELLS * DIRTY_CELLS
 _BACKED_SHARE = 0.05
-_GROWN_SHARE = 0.3
-_FIRST_GROWTH = 3.0
-_REST_FRAMES = 3
-_REST_GROWTH = 0.05
-_FIT_MASS_BITS = 5
-_FRESH_MASS_BITS = 8
+_GROWN_SHARE = 0.2
+_FIRST_GROWTH = 2.0
+_MASS_BITS = 8
 _APPEARED_SHARE = 0.08
 _VANISHED_SHARE = 0.5
 
@@ -59,7 +56,7 @@ class Atlas:
     cell is surface in 255ths; hits and passes (16, 16) uint8, what was seen there and what went through;
     fit_mass and fresh_mass (64,) float32 of few significant bits, evidence weight per cell at and since
     the last fit; residual, ridge float32; backed_at_cold int32, cells backed at the last cold fit;
-    version, created, fits int32; last_seen int32, the last frame that touched the chart's evidence.
+    version, created, fits int32.
     """
 
     def __init__(self, radius_m: float, scale_m: float, parameter_count: int) -> None:
@@ -81,7 +78,6 @@ class Atlas:
             "version": np.zeros(0, np.int32),
             "created": np.zeros(0, np.int32),
             "fits": np.zeros(0, np.int32),
-            "last_seen": np.zeros(0, np.int32),
         }
         self.rasters = AddressedArrays()
         self.supports = AddressedArrays()
@@ -146,30 +142,17 @@ class Atlas:
         """Weights (K, P) of charts."""
         return self.columns["parameters"][charts].astype(np.float32)
 
-    def dirty(self, touched: npt.NDArray[np.int64], growth: float, frame_index: int) -> npt.NDArray[np.int64]:
-        """Charts whose evidence changed enough to be fitted again: touched ones, and those now at rest.
-
-        What is still in view is fitted again when it pays, what has left it once more for good, if
-        anything came since: so few fits are soon outdated, and the surface shows all evidence.
-        """
-        columns = self.columns
-        columns["fresh_mass"][touched] = rounded(columns["fresh_mass"][touched], _FRESH_MASS_BITS)
-        columns["last_seen"][touched] = frame_index
-        rested = np.flatnonzero(self.column("last_seen") == frame_index - _REST_FRAMES)
-        fit, fresh = columns["fit_mass"][rested].sum(1), columns["fresh_mass"][rested].sum(1)
-        rested = rested[fresh > _REST_GROWTH * fit]
-        return np.union1d(self._changed(touched, growth), rested)
-
-    def _changed(self, touched: npt.NDArray[np.int64], growth: float) -> npt.NDArray[np.int64]:
-        """Of the touched charts, those that changed enough to be fitted while they are in view.
+    def dirty(self, touched: npt.NDArray[np.int64], growth: float) -> npt.NDArray[np.int64]:
+        """Of the touched charts, those whose evidence changed enough to be fitted again.
 
         A cell counts when it becomes backed or its evidence mass has grown enough since the last fit: to
-        three times after the first fit, by less later, by ``growth`` in the end. Early fits are soon outdated
+        twice after the first fit, by less later, by ``growth`` in the end. Early fits are soon outdated
         anyway; late ones decide how much of the evidence the surface shows. Newly backed cells must be a
-        twelfth of the backed ones, grown cells three tenths: each fit costs the same, and one that changes
+        twelfth of the backed ones, grown cells a fifth: each fit costs the same, and one that changes
         little is better spent elsewhere. One cell that lost half of its evidence to free space suffices:
         surface has to go.
         """
+        self.columns["fresh_mass"][touched] = rounded(self.columns["fresh_mass"][touched], _MASS_BITS)
         fit, fresh = self.columns["fit_mass"][touched], self.columns["fresh_mass"][touched]
         backed = fit > 0
         typical = fit.sum(1) / np.maximum(backed.sum(1), 1)
@@ -180,8 +163,7 @@ class Atlas:
         grown = (backed & (fit + fresh > asked * fit)).sum(1) > _GROWN_SHARE * backed.sum(1)
         vanished = (backed & (fit + fresh < _VANISHED_SHARE * fit)).any(1)
         unfitted = self.columns["fits"][touched] == 0
-        changed: npt.NDArray[np.int64] = touched[(appeared >= enough) | grown | vanished | unfitted]
-        return changed
+        return np.sort(touched[(appeared >= enough) | grown | vanished | unfitted])
 
     def store_fit(
         self,
@@ -206,7 +188,7 @@ class Atlas:
             self.rasters.addresses(charts), evidence.voxel_size_m, evidence.table, evidence.block_keys,
             evidence.passes, c["passes"],
         )  # fmt: skip
-        c["fit_mass"][charts] = rounded(mass, _FIT_MASS_BITS)
+        c["fit_mass"][charts] = rounded(mass, _MASS_BITS)
         c["fresh_mass"][charts] = 0
         c["fits"][charts] += 1
         c["version"][charts] = frame_index
