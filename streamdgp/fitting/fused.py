@@ -15,6 +15,7 @@ import numpy as np
 from numba import njit
 
 from streamdgp.fitting.raster import RASTER, foot_on_raster
+from streamdgp.fitting.small_systems import cholesky, reflect, solve_shifted, substitute, tridiagonalise
 
 __all__ = ["STEEP_COS", "STEEP_SHARE", "rasters_of_charts", "regress_charts"]
 
@@ -159,8 +160,8 @@ def _design(
     g[1, 0], g[2, 0], g[2, 1] = g[0, 1], g[0, 2], g[1, 2]
     for k in range(3):
         g[k, k] += _JITTER
-    _cholesky(g, 3)
-    _substitute(g, b, 3)
+    cholesky(g, 3)
+    substitute(g, b, 3)
     for j in range(3):
         for k in range(3):
             affine[j, k] = b[j, k]
@@ -220,136 +221,6 @@ def _gram(rows: Any, count: int, gram: Any) -> None:
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def _cholesky(a: Any, n: int) -> None:
-    """In place, lower triangle."""
-    for j in range(n):
-        s = a[j, j]
-        for k in range(j):
-            s -= a[j, k] * a[j, k]
-        root = np.sqrt(max(s, 1e-300))
-        a[j, j] = root
-        for i in range(j + 1, n):
-            t = a[i, j]
-            for k in range(j):
-                t -= a[i, k] * a[j, k]
-            a[i, j] = t / root
-
-
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def _substitute(factor: Any, b: Any, n: int) -> None:
-    """Solve L L^T x = b for b (n, 3), in place."""
-    for i in range(n):
-        for c in range(3):
-            s = b[i, c]
-            for k in range(i):
-                s -= factor[i, k] * b[k, c]
-            b[i, c] = s / factor[i, i]
-    for i in range(n - 1, -1, -1):
-        for c in range(3):
-            s = b[i, c]
-            for k in range(i + 1, n):
-                s -= factor[k, i] * b[k, c]
-            b[i, c] = s / factor[i, i]
-
-
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def _tridiagonalise(a: Any, b: Any, diagonal: Any, beside: Any, reflectors: Any) -> None:
-    """Householder: a (n, n, full) = Q T Q^T and b (n, 3) becomes Q^T b; Q is kept in ``reflectors``.
-
-    Row k of ``reflectors`` holds u of the k-th reflection I - u u^T; a is destroyed.
-    """
-    n = len(diagonal)
-    p = np.empty(n)
-    for k in range(n - 2):
-        u = reflectors[k]
-        norm2 = 0.0
-        for i in range(n):
-            # Symmetric: row k serves for column k, and lies in one piece.
-            u[i] = a[k, i] if i > k else 0.0
-            norm2 += u[i] * u[i]
-        alpha = np.sqrt(norm2)
-        first = u[k + 1]
-        if first > 0.0:
-            alpha = -alpha
-        beside[k] = alpha
-        length2 = norm2 - first * first + (first - alpha) * (first - alpha)
-        if length2 < 1e-280:
-            u[:] = 0.0
-            continue
-        u[k + 1] = first - alpha
-        scale = np.sqrt(2.0 / length2)
-        for i in range(k + 1, n):
-            u[i] *= scale
-        along = 0.0
-        for i in range(k + 1, n):
-            row = a[i]
-            t = 0.0
-            for j in range(k + 1, n):
-                t += row[j] * u[j]
-            p[i] = t
-            along += t * u[i]
-        for i in range(k + 1, n):
-            p[i] -= 0.5 * along * u[i]
-        for i in range(k + 1, n):
-            row = a[i]
-            ui, pi = u[i], p[i]
-            for j in range(k + 1, n):
-                row[j] -= ui * p[j] + pi * u[j]
-        _reflect(u, b, k + 1)
-    beside[n - 2] = a[n - 1, n - 2]
-    for k in range(n):
-        diagonal[k] = a[k, k]
-
-
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def _reflect(u: Any, b: Any, begin: int) -> None:
-    """b (n, 3) becomes (I - u u^T) b; u is zero before ``begin``."""
-    s0 = s1 = s2 = 0.0
-    for i in range(begin, len(u)):
-        s0 += u[i] * b[i, 0]
-        s1 += u[i] * b[i, 1]
-        s2 += u[i] * b[i, 2]
-    for i in range(begin, len(u)):
-        b[i, 0] -= s0 * u[i]
-        b[i, 1] -= s1 * u[i]
-        b[i, 2] -= s2 * u[i]
-
-
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def _solve_shifted(diagonal: Any, beside: Any, shift: float, b: Any, x: Any, down: Any) -> float:
-    """x = (T + shift)^-1 b by LDL^T; returns log det (T + shift). ``down`` keeps the reciprocal pivots."""
-    n = len(diagonal)
-    pivot = diagonal[0] + shift
-    last = 1.0 / pivot
-    down[0] = last
-    # One logarithm for eight pivots; they lie between 1e-7 and 10.
-    volume, product = 0.0, pivot
-    x0, x1, x2 = b[0, 0], b[0, 1], b[0, 2]
-    x[0, 0], x[0, 1], x[0, 2] = x0, x1, x2
-    for i in range(1, n):
-        e = beside[i - 1]
-        factor = e * last
-        pivot = diagonal[i] + shift - factor * e
-        last = 1.0 / pivot
-        down[i] = last
-        product *= pivot
-        if i % 8 == 0:
-            volume += np.log(product)
-            product = 1.0
-        x0, x1, x2 = b[i, 0] - factor * x0, b[i, 1] - factor * x1, b[i, 2] - factor * x2
-        x[i, 0], x[i, 1], x[i, 2] = x0, x1, x2
-    x0 = x1 = x2 = 0.0
-    for i in range(n - 1, -1, -1):
-        e = beside[i] if i + 1 < n else 0.0
-        x0 = (x[i, 0] - e * x0) * down[i]
-        x1 = (x[i, 1] - e * x1) * down[i]
-        x2 = (x[i, 2] - e * x2) * down[i]
-        x[i, 0], x[i, 1], x[i, 2] = x0, x1, x2
-    total: float = volume + np.log(product)
-    return total
-
-
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _choose_ridge(
     gram: Any, penalty: Any, used: int, gamma: float, floor: float, grid: Any, solution: Any
 ) -> float:
@@ -361,21 +232,21 @@ def _choose_ridge(
         for j in range(3):
             a[i, j] = gram[max(i, j), min(i, j)]
         a[i, i] += _JITTER
-    _cholesky(a, 3)
+    cholesky(a, 3)
     # Columns of the cross block and of the moments, solved against the affine block.
     eliminated = np.empty((3, m))
     column = np.zeros((3, 3))
     for f in range(m):
         for i in range(3):
             column[i, 0] = gram[_AFFINE + f, i]
-        _substitute(a, column, 3)
+        substitute(a, column, 3)
         for i in range(3):
             eliminated[i, f] = column[i, 0]
     moment = np.empty((3, 3))
     for i in range(3):
         for c in range(3):
             moment[i, c] = gram[k + c, i]
-    _substitute(a, moment, 3)
+    substitute(a, moment, 3)
     s = np.empty((m, m))
     b = np.empty((m, 3))
     root = 1.0 / np.sqrt(penalty)
@@ -399,7 +270,7 @@ def _choose_ridge(
             rss_affine -= gram[k + c, i] * moment[i, c]
     diagonal, beside = np.empty(m), np.zeros(m)
     reflectors = np.zeros((m, m))
-    _tridiagonalise(s, b, diagonal, beside, reflectors)
+    tridiagonalise(s, b, diagonal, beside, reflectors)
     x = np.empty((m, 3))
     down = np.empty(m)
     best, best_score = len(grid) - 1, 1e300
@@ -407,7 +278,7 @@ def _choose_ridge(
         ridge = grid[candidate]
         if ridge < floor:
             continue
-        volume = _solve_shifted(diagonal, beside, ridge, b, x, down) - m * np.log(ridge)
+        volume = solve_shifted(diagonal, beside, ridge, b, x, down) - m * np.log(ridge)
         fitted = 0.0
         for f in range(m):
             for c in range(3):
@@ -415,9 +286,9 @@ def _choose_ridge(
         score = max(used - _AFFINE, 1) * np.log(max(rss_affine - fitted, 1e-12)) + gamma * volume
         if score < best_score:
             best, best_score = candidate, score
-    _solve_shifted(diagonal, beside, grid[best], b, x, down)
+    solve_shifted(diagonal, beside, grid[best], b, x, down)
     for h in range(m - 3, -1, -1):
-        _reflect(reflectors[h], x, h + 1)
+        reflect(reflectors[h], x, h + 1)
     for c in range(3):
         for f in range(m):
             solution[_AFFINE + f, c] = x[f, c] * root[f]
@@ -441,8 +312,8 @@ def _solve(gram: Any, share: float, penalty: Any, ridge: float, matrix: Any, sol
             matrix[i, i] += ridge * penalty[i - _AFFINE]
         for c in range(3):
             solution[i, c] = gram[k + c, i] / share
-    _cholesky(matrix, k)
-    _substitute(matrix, solution, k)
+    cholesky(matrix, k)
+    substitute(matrix, solution, k)
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")

@@ -11,10 +11,11 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from streamdgp.fitting.fused import _choose_ridge, _reflect, _solve_shifted, _tridiagonalise
+from streamdgp.fitting.fused import _choose_ridge
 from streamdgp.fitting.lazy import LazyRegime
 from streamdgp.fitting.raster import RASTER
 from streamdgp.fitting.ridge import ridge_candidates, solve_ridge, solve_ridge_reml
+from streamdgp.fitting.small_systems import reflect, solve_shifted, tridiagonalise
 from streamdgp.fitting.types import FitResult, PatchBatch
 from tests.reference.ridge import dense_ridge, marginal_likelihood_scores
 
@@ -272,11 +273,11 @@ _KINDS = ["definite", "low rank", "steep", "diagonal", "zero"]
 
 
 def _tridiagonal(kind: str, n: int) -> tuple[Array, Array, Array, Array, Array, Array]:
-    """a, b, and what ``_tridiagonalise`` makes of them: diagonal, beside, turned b, reflectors."""
+    """a, b, and what ``tridiagonalise`` makes of them: diagonal, beside, turned b, reflectors."""
     a, b = _symmetric(kind, n), np.random.default_rng(1).normal(size=(n, 3))
     diagonal, beside, reflectors = np.empty(n), np.zeros(n), np.zeros((n, n))
     turned = b.copy()
-    _tridiagonalise(a.copy(), turned, diagonal, beside, reflectors)
+    tridiagonalise(a.copy(), turned, diagonal, beside, reflectors)
     return a, b, diagonal, beside, turned, reflectors
 
 
@@ -301,9 +302,9 @@ def test_shifted_solution_and_log_determinant(kind: str, n: int, shift: float) -
     """(a + shift)^-1 b by way of the tridiagonal form, and back through the reflections."""
     a, b, diagonal, beside, turned, reflectors = _tridiagonal(kind, n)
     x, down = np.empty((n, 3)), np.empty(n)
-    volume = _solve_shifted(diagonal, beside, shift, turned, x, down)
+    volume = solve_shifted(diagonal, beside, shift, turned, x, down)
     for k in range(n - 3, -1, -1):
-        _reflect(reflectors[k], x, k + 1)
+        reflect(reflectors[k], x, k + 1)
     inverse = np.linalg.inv(a + shift * np.eye(n))
     condition = np.linalg.cond(a + shift * np.eye(n))
     sign, wanted = np.linalg.slogdet(a + shift * np.eye(n))
