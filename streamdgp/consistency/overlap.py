@@ -8,8 +8,8 @@ import numpy as np
 from numba import njit
 
 from streamdgp.evidence.kernels import find_block
+from streamdgp.fitting.feet import DU, DV, FOOT, MOST, PHI, POINT, feet_on_raster, feet_scratch
 from streamdgp.fitting.pointers import raster_at, support_mask_at
-from streamdgp.fitting.raster import foot_on_raster
 from streamdgp.surface.kernels import support_at
 
 __all__ = ["neighbour_lists", "neighbour_targets", "neighbours_of"]
@@ -117,10 +117,10 @@ def neighbour_targets(
     ``support_address`` and ``authority``. ``own`` (K, N, 3) holds phi^_q(v_i); samples off the chart's
     support (``own_support_address``) stay where they are. Outputs targets (K, N, 3), overlap (K, N).
     """
-    y = np.empty(3)
-    v = np.empty(2)
-    out = np.empty(9)
+    s = feet_scratch()
     n = own.shape[1]
+    assert n <= MOST
+    sample, weight, axis = np.empty(n, np.int64), np.empty(n), np.empty(3)
     world = np.empty((n, 3))
     precision = np.empty(n)
     pull = np.empty((n, 4))
@@ -147,52 +147,65 @@ def neighbour_targets(
             r = near_row[m]
             if authority[r] <= 0.0:
                 continue
-            raster = raster_at(raster_address[r])
-            support = support_mask_at(support_address[r])
+            near_enough = 0
             sx = (anchor[c, 0] - anchor[q, 0]) / scale_m
             sy = (anchor[c, 1] - anchor[q, 1]) / scale_m
             sz = (anchor[c, 2] - anchor[q, 2]) / scale_m
             for i in range(n):
-                if precision[i] <= 0.0:
-                    continue
                 dx, dy, dz = world[i, 0] + sx, world[i, 1] + sy, world[i, 2] + sz
                 rho2 = (dx * dx + dy * dy + dz * dz) / _BLEND_RADIUS2
-                if rho2 >= 1.0:
+                if rho2 >= 1.0 or precision[i] <= 0.0:
                     continue
-                for k in range(3):
-                    y[k] = dx * rotation[q, 0, k] + dy * rotation[q, 1, k] + dz * rotation[q, 2, k]
-                v[0] = y[0]
-                v[1] = y[1]
-                # The sample lies close to the neighbour: with two steps its foot is exact for the seams too.
-                d2 = foot_on_raster(raster, y, v, out, 2)
+                k = near_enough
+                y0 = dx * rotation[q, 0, 0] + dy * rotation[q, 1, 0] + dz * rotation[q, 2, 0]
+                y1 = dx * rotation[q, 0, 1] + dy * rotation[q, 1, 1] + dz * rotation[q, 2, 1]
+                s[POINT + k], s[POINT + MOST + k], s[FOOT + k], s[FOOT + MOST + k] = y0, y1, y0, y1
+                s[POINT + 2 * MOST + k] = (
+                    dx * rotation[q, 0, 2] + dy * rotation[q, 1, 2] + dz * rotation[q, 2, 2]
+                )
+                sample[k] = i
+                weight[k] = (1.0 - rho2) ** 3
+                near_enough += 1
+            if near_enough == 0:
+                continue
+            # The samples lie close to the neighbour: with two steps their feet are exact for the seams too.
+            feet_on_raster(raster_at(raster_address[r]).reshape(-1), s, near_enough, 2)
+            support = support_mask_at(support_address[r])
+            # This chart's third axis in the neighbour's frame, to tell whether both are on one sheet.
+            for k in range(3):
+                axis[k] = (
+                    rotation[q, 0, k] * rotation[c, 0, 2]
+                    + rotation[q, 1, k] * rotation[c, 1, 2]
+                    + rotation[q, 2, k] * rotation[c, 2, 2]
+                )
+            tolerance2 = tolerance[row] * tolerance[row]
+            for k in range(near_enough):
+                # From the sample to its foot on the neighbour, and the neighbour's normal there.
+                f0, f1 = s[PHI + k], s[PHI + MOST + k]
+                o0, o1 = f0 - s[POINT + k], f1 - s[POINT + MOST + k]
+                o2 = s[PHI + 2 * MOST + k] - s[POINT + 2 * MOST + k]
+                d2 = o0 * o0 + o1 * o1 + o2 * o2
                 if d2 > 0.09:
                     continue
-                backed = support_at(support, out[0], out[1])
-                if backed < 0.5:
-                    continue
-                nx = out[4] * out[8] - out[5] * out[7]
-                ny = out[5] * out[6] - out[3] * out[8]
-                nz = out[3] * out[7] - out[4] * out[6]
-                length = np.sqrt(nx * nx + ny * ny + nz * nz)
-                # Direction of the neighbour's normal in this chart's frame: same sheet only.
-                wx = rotation[q, 0, 0] * nx + rotation[q, 0, 1] * ny + rotation[q, 0, 2] * nz
-                wy = rotation[q, 1, 0] * nx + rotation[q, 1, 1] * ny + rotation[q, 1, 2] * nz
-                wz = rotation[q, 2, 0] * nx + rotation[q, 2, 1] * ny + rotation[q, 2, 2] * nz
-                dot = wx * rotation[c, 0, 2] + wy * rotation[c, 1, 2] + wz * rotation[c, 2, 2]
+                n0 = s[DU + MOST + k] * s[DV + 2 * MOST + k] - s[DU + 2 * MOST + k] * s[DV + MOST + k]
+                n1 = s[DU + 2 * MOST + k] * s[DV + k] - s[DU + k] * s[DV + 2 * MOST + k]
+                n2 = s[DU + k] * s[DV + MOST + k] - s[DU + MOST + k] * s[DV + k]
+                length = np.sqrt(n0 * n0 + n1 * n1 + n2 * n2)
+                dot = axis[0] * n0 + axis[1] * n1 + axis[2] * n2
                 if not dot >= _SAME_SHEET_COS * length or length == 0.0:
                     continue
-                height = ((y[0] - out[0]) * nx + (y[1] - out[1]) * ny + (y[2] - out[2]) * nz) / length
+                backed = support_at(support, f0, f1)
+                if backed < 0.5:
+                    continue
+                height = (o0 * n0 + o1 * n1 + o2 * n2) / length
                 beside2 = max(d2 - height * height, 0.0)
-                b = mu * (1.0 - rho2) ** 3 * np.exp(-beside2 / 0.01) * backed * authority[r]
-                # From the sample to the neighbour's foot point, turned into this chart's frame.
-                ox, oy, oz = out[0] - y[0], out[1] - y[1], out[2] - y[2]
-                gx = rotation[q, 0, 0] * ox + rotation[q, 0, 1] * oy + rotation[q, 0, 2] * oz
-                gy = rotation[q, 1, 0] * ox + rotation[q, 1, 1] * oy + rotation[q, 1, 2] * oz
-                gz = rotation[q, 2, 0] * ox + rotation[q, 2, 1] * oy + rotation[q, 2, 2] * oz
-                b /= 1.0 + d2 / (tolerance[row] * tolerance[row])
-                pull[i, 0] += b * gx
-                pull[i, 1] += b * gy
-                pull[i, 2] += b * gz
+                b = mu * weight[k] * np.exp(-beside2 / 0.01) * backed * authority[r]
+                b /= 1.0 + d2 / tolerance2
+                i = sample[k]
+                for j in range(3):
+                    pull[i, j] += b * (
+                        rotation[q, j, 0] * o0 + rotation[q, j, 1] * o1 + rotation[q, j, 2] * o2
+                    )
                 pull[i, 3] += b
         for i in range(n):
             if pull[i, 3] <= 0.0:

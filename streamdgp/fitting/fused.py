@@ -14,8 +14,16 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from streamdgp.fitting.raster import RASTER, foot_on_raster
-from streamdgp.fitting.small_systems import cholesky, reflect, solve_shifted, substitute, tridiagonalise
+from streamdgp.fitting.feet import DU, DV, FOOT, MOST, PHI, POINT, feet_on_raster, feet_scratch
+from streamdgp.fitting.raster import RASTER
+from streamdgp.fitting.small_systems import (
+    cholesky,
+    reflect,
+    shifted_scores,
+    solve_shifted,
+    substitute,
+    tridiagonalise,
+)
 
 __all__ = ["STEEP_COS", "STEEP_SHARE", "rasters_of_charts", "regress_charts"]
 
@@ -23,6 +31,7 @@ _HALF = (RASTER - 1) / 2
 _AFFINE = 3
 _JITTER = 1e-6
 _STEPS = 3
+_WIDE = 32
 STEEP_COS = 0.4
 """A chart is steep where its normal leans further from the tangent plane's than this, 66 degrees."""
 STEEP_SHARE = 0.02
@@ -30,33 +39,38 @@ STEEP_SHARE = 0.02
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def _raster(table: Any, coefficients: Any, weights: Any, raster: Any) -> None:
-    """phi on the lattice from coefficients (3 + m, 3); ``weights`` (3, m) is scratch."""
-    m = table.shape[2]
-    for f in range(m):
-        for k in range(3):
-            weights[k, f] = coefficients[_AFFINE + f, k]
+def _raster(lattice: Any, coefficients: Any, planes: Any, raster: Any) -> None:
+    """phi on the lattice (3267,) from coefficients (3 + m, 3); ``planes`` (3, 1089) is scratch."""
+    x, y, z = planes[0], planes[1], planes[2]
     for i in range(RASTER):
-        u = i / _HALF - 1.0
+        u = np.float32(i / _HALF - 1.0)
         for j in range(RASTER):
-            v = j / _HALF - 1.0
-            s0 = s1 = s2 = np.float32(0.0)
-            for f in range(m):
-                t = table[i, j, f]
-                s0 += t * weights[0, f]
-                s1 += t * weights[1, f]
-                s2 += t * weights[2, f]
-            raster[i, j, 0] = s0 + u * coefficients[0, 0] + v * coefficients[1, 0] + coefficients[2, 0]
-            raster[i, j, 1] = s1 + u * coefficients[0, 1] + v * coefficients[1, 1] + coefficients[2, 1]
-            raster[i, j, 2] = s2 + u * coefficients[0, 2] + v * coefficients[1, 2] + coefficients[2, 2]
+            v = np.float32(j / _HALF - 1.0)
+            for k in range(3):
+                planes[k, RASTER * i + j] = (
+                    u * coefficients[0, k] + v * coefficients[1, k] + coefficients[2, k]
+                )
+    for f in range(lattice.shape[0]):
+        psi = lattice[f]
+        c0 = np.float32(coefficients[_AFFINE + f, 0])
+        c1 = np.float32(coefficients[_AFFINE + f, 1])
+        c2 = np.float32(coefficients[_AFFINE + f, 2])
+        for p in range(RASTER * RASTER):
+            x[p] += c0 * psi[p]
+            y[p] += c1 * psi[p]
+            z[p] += c2 * psi[p]
+    for p in range(RASTER * RASTER):
+        raster[3 * p] = x[p]
+        raster[3 * p + 1] = y[p]
+        raster[3 * p + 2] = z[p]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def rasters_of_charts(table: Any, coefficients: Any, rasters: Any) -> None:
-    """phi of every chart on the lattice: (C, 3 + m, 3) to (C, 33, 33, 3)."""
-    weights = np.empty((3, table.shape[2]), np.float32)
+def rasters_of_charts(lattice: Any, coefficients: Any, rasters: Any) -> None:
+    """phi of every chart on the lattice: features there (m, 1089), (C, 3 + m, 3) to (C, 33, 33, 3)."""
+    planes = np.empty((3, RASTER * RASTER), np.float32)
     for chart in range(coefficients.shape[0]):
-        _raster(table, coefficients[chart], weights, rasters[chart])
+        _raster(lattice, coefficients[chart], planes, rasters[chart].reshape(-1))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -68,9 +82,11 @@ def _feet(
     count: int,
     thick: float,
     limit: float,
+    s: Any,
+    over: Any,
     feet: Any,
 ) -> None:
-    """Foot points in the fixed gauge (``LazyRegime._feet``), feet (2, N)."""
+    """Foot points in the fixed gauge (``LazyRegime._feet``), feet (2, N); ``s``, over (2, N) are scratch."""
     a, b = coefficients[0, 0], coefficients[0, 1]
     c, d = coefficients[1, 0], coefficients[1, 1]
     t0, t1 = coefficients[2, 0], coefficients[2, 1]
@@ -78,59 +94,52 @@ def _feet(
     det = a * d - b * c
     smallest = np.sqrt(max(half - np.sqrt(max(half * half - det * det, 0.0)), 0.0))
     graph = smallest > limit
-    over = np.empty((2, count))
     seen = steep = 0
-    y = np.empty(3)
-    v = np.empty(2)
-    out = np.empty(9)
-    for r in range(count):
-        if weights[r] <= 0.0:
-            feet[0, r] = 0.0
-            feet[1, r] = 0.0
-            continue
-        for k in range(3):
-            y[k] = points[r, k]
-        if graph:
-            # Over its tangent plane the chart is nearly a graph: start straight below the point.
-            x0, x1 = y[0] - t0, y[1] - t1
-            v[0] = min(max((x0 * d - x1 * c) / det, -1.3), 1.3)
-            v[1] = min(max((x1 * a - x0 * b) / det, -1.3), 1.3)
-        else:
+    for begin in range(0, count, MOST):
+        rows = min(count - begin, MOST)
+        for r in range(rows):
+            y0, y1, y2 = points[begin + r, 0], points[begin + r, 1], points[begin + r, 2]
+            s[POINT + r], s[POINT + MOST + r], s[POINT + 2 * MOST + r] = y0, y1, y2
+            if graph:
+                # Over its tangent plane the chart is nearly a graph: start straight below the point.
+                x0, x1 = y0 - t0, y1 - t1
+                s[FOOT + r] = min(max((x0 * d - x1 * c) / det, -1.3), 1.3)
+                s[FOOT + MOST + r] = min(max((x1 * a - x0 * b) / det, -1.3), 1.3)
+                continue
             best = 1e30
             for i in range(0, RASTER, 4):
                 for j in range(0, RASTER, 4):
-                    distance = 0.0
-                    for k in range(3):
-                        e = y[k] - raster[i, j, k]
-                        distance += e * e
+                    corner = 3 * (RASTER * i + j)
+                    e0, e1, e2 = y0 - raster[corner], y1 - raster[corner + 1], y2 - raster[corner + 2]
+                    distance = e0 * e0 + e1 * e1 + e2 * e2
                     if distance < best:
                         best = distance
-                        v[0] = i / _HALF - 1.0
-                        v[1] = j / _HALF - 1.0
-        foot_on_raster(raster, y, v, out, _STEPS)
-        feet[0, r] = v[0]
-        feet[1, r] = v[1]
-        if graph:
-            over[0, r] = out[0]
-            over[1, r] = out[1]
-            n0 = out[4] * out[8] - out[5] * out[7]
-            n1 = out[5] * out[6] - out[3] * out[8]
-            n2 = out[3] * out[7] - out[4] * out[6]
-            seen += 1
-            steep += n2 < STEEP_COS * np.sqrt(n0 * n0 + n1 * n1 + n2 * n2)
+                        s[FOOT + r] = i / _HALF - 1.0
+                        s[FOOT + MOST + r] = j / _HALF - 1.0
+        feet_on_raster(raster, s, rows, _STEPS)
+        for r in range(rows):
+            feet[0, begin + r] = s[FOOT + r]
+            feet[1, begin + r] = s[FOOT + MOST + r]
+            over[0, begin + r] = s[PHI + r]
+            over[1, begin + r] = s[PHI + MOST + r]
+            n0 = s[DU + MOST + r] * s[DV + 2 * MOST + r] - s[DU + 2 * MOST + r] * s[DV + MOST + r]
+            n1 = s[DU + 2 * MOST + r] * s[DV + r] - s[DU + r] * s[DV + 2 * MOST + r]
+            n2 = s[DU + r] * s[DV + MOST + r] - s[DU + MOST + r] * s[DV + r]
+            backed = weights[begin + r] > 0.0
+            seen += backed
+            steep += backed and n2 < STEEP_COS * np.sqrt(n0 * n0 + n1 * n1 + n2 * n2)
     if not graph:
         return
     # A graph over its tangent plane is parametrised by that plane: see LazyRegime._feet.
     is_height = steep <= STEEP_SHARE * seen
     for r in range(count):
-        if weights[r] > 0.0:
-            if is_height:
-                f0, f1 = over[0, r], over[1, r]
-            else:
-                f0 = feet[0, r] * a + feet[1, r] * c + t0
-                f1 = feet[0, r] * b + feet[1, r] * d + t1
-            feet[0, r] = f0 + thick * (points[r, 0] - f0)
-            feet[1, r] = f1 + thick * (points[r, 1] - f1)
+        if is_height:
+            f0, f1 = over[0, r], over[1, r]
+        else:
+            f0 = feet[0, r] * a + feet[1, r] * c + t0
+            f1 = feet[0, r] * b + feet[1, r] * d + t1
+        feet[0, r] = f0 + thick * (points[r, 0] - f0)
+        feet[1, r] = f1 + thick * (points[r, 1] - f1)
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
@@ -139,6 +148,7 @@ def _design(
 ) -> None:
     """Rows (48, N) = [v, 1, psi(v), y - affine fit], each column times sqrt(w / total); affine (3, 3)."""
     m = table.shape[2]
+    psi = np.empty(m, np.float32)
     g = np.zeros((3, 3))
     b = np.zeros((3, 3))
     for r in range(count):
@@ -184,22 +194,25 @@ def _design(
         w01 = np.float32((1.0 - x) * z) * root
         w10 = np.float32(x * (1.0 - z)) * root
         w11 = np.float32(x * z) * root
+        t00, t01, t10, t11 = table[i, j], table[i, j + 1], table[i + 1, j], table[i + 1, j + 1]
         for f in range(m):
-            rows[_AFFINE + f, r] = (
-                w00 * table[i, j, f]
-                + w01 * table[i, j + 1, f]
-                + w10 * table[i + 1, j, f]
-                + w11 * table[i + 1, j + 1, f]
-            )
+            psi[f] = w00 * t00[f] + w01 * t01[f] + w10 * t10[f] + w11 * t11[f]
+        for f in range(m):
+            rows[_AFFINE + f, r] = psi[f]
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _gram(rows: Any, count: int, gram: Any) -> None:
-    """Lower triangle of rows rows^T; as many rows as a multiple of four, register-blocked 4 x 2."""
+    """Lower triangle of rows rows^T; as many rows as a multiple of four, register-blocked 4 x 2.
+
+    The columns from ``count`` to the next multiple of _WIDE are cleared: whole registers to the end.
+    """
+    whole = (count + _WIDE - 1) // _WIDE * _WIDE
+    rows[:, count:whole] = 0.0
     for i in range(0, rows.shape[0], 4):
         for j in range(0, i + 4, 2):
             s0 = s1 = s2 = s3 = t0 = t1 = t2 = t3 = np.float32(0.0)
-            for r in range(count):
+            for r in range(whole):
                 c = rows[j, r]
                 d = rows[j + 1, r]
                 s0 += rows[i, r] * c
@@ -235,19 +248,23 @@ def _choose_ridge(
     cholesky(a, 3)
     # Columns of the cross block and of the moments, solved against the affine block.
     eliminated = np.empty((3, m))
-    column = np.zeros((3, 3))
+    l10, l20, l21 = a[1, 0] / a[1, 1], a[2, 0] / a[2, 2], a[2, 1] / a[2, 2]
+    r0, r1, r2 = 1.0 / a[0, 0], 1.0 / a[1, 1], 1.0 / a[2, 2]
     for f in range(m):
-        for i in range(3):
-            column[i, 0] = gram[_AFFINE + f, i]
-        substitute(a, column, 3)
-        for i in range(3):
-            eliminated[i, f] = column[i, 0]
+        source = gram[_AFFINE + f]
+        x0 = source[0] * r0
+        x1 = source[1] * r1 - l10 * x0
+        x2 = (source[2] * r2 - l20 * x0 - l21 * x1) * r2
+        x1 = (x1 - a[2, 1] * x2) * r1
+        eliminated[0, f] = (x0 - a[1, 0] * x1 - a[2, 0] * x2) * r0
+        eliminated[1, f] = x1
+        eliminated[2, f] = x2
     moment = np.empty((3, 3))
     for i in range(3):
         for c in range(3):
             moment[i, c] = gram[k + c, i]
     substitute(a, moment, 3)
-    s = np.empty((m, m))
+    s = np.zeros((m, (m + _WIDE - 1) // _WIDE * _WIDE))
     b = np.empty((m, 3))
     root = 1.0 / np.sqrt(penalty)
     e0, e1, e2 = eliminated[0], eliminated[1], eliminated[2]
@@ -269,24 +286,20 @@ def _choose_ridge(
         for i in range(3):
             rss_affine -= gram[k + c, i] * moment[i, c]
     diagonal, beside = np.empty(m), np.zeros(m)
-    reflectors = np.zeros((m, m))
+    reflectors = np.zeros((m, s.shape[1]))
     tridiagonalise(s, b, diagonal, beside, reflectors)
-    x = np.empty((m, 3))
-    down = np.empty(m)
+    inner, volume = np.empty(len(grid)), np.empty(len(grid))
+    shifted_scores(diagonal, beside, b, grid, inner, volume)
     best, best_score = len(grid) - 1, 1e300
-    for candidate in range(len(grid)):
-        ridge = grid[candidate]
-        if ridge < floor:
+    for c in range(len(grid)):
+        if grid[c] < floor:
             continue
-        volume = solve_shifted(diagonal, beside, ridge, b, x, down) - m * np.log(ridge)
-        fitted = 0.0
-        for f in range(m):
-            for c in range(3):
-                fitted += x[f, c] * b[f, c]
-        score = max(used - _AFFINE, 1) * np.log(max(rss_affine - fitted, 1e-12)) + gamma * volume
+        misfit = np.log(max(rss_affine - inner[c], 1e-12))
+        score = max(used - _AFFINE, 1) * misfit + gamma * (volume[c] - m * np.log(grid[c]))
         if score < best_score:
-            best, best_score = candidate, score
-    solve_shifted(diagonal, beside, grid[best], b, x, down)
+            best, best_score = c, score
+    x = np.empty((m, 3))
+    solve_shifted(diagonal, beside, grid[best], b, x)
     for h in range(m - 3, -1, -1):
         reflect(reflectors[h], x, h + 1)
     for c in range(3):
@@ -350,6 +363,7 @@ def regress_charts(
     start: Any,
     stored: Any,
     table: Any,
+    lattice: Any,
     penalty: Any,
     grid: Any,
     settings: Any,
@@ -369,7 +383,8 @@ def regress_charts(
         (C, 3 + m, 3) coefficients; stored (C, 33, 33, 3) the same charts on the lattice, or (0, ...)
         for a cold start: that is regressed once with a large ridge, because an assignment jitters.
     table
-        (33, 33, m) features on the raster lattice; penalty (m,), grid (G,) the ridges to try.
+        (33, 33, m) features on the raster lattice, and ``lattice`` (m, 1089) the same feature by feature;
+        penalty (m,), grid (G,) the ridges to try.
     settings
         gamma, smoothing ridge, ridge per thickness^2, thin, thick, gauge limit, Huber's constant.
     coefficients, feet, robust, residual, ridge
@@ -381,11 +396,14 @@ def regress_charts(
     k = _AFFINE + m
     padded = (k + 6) // 4 * 4
     n = points.shape[1]
-    rows = np.zeros((padded, n), np.float32)
+    # Whole registers, and no power of two: rows that far apart would share the same lines of the cache.
+    rows = np.zeros((padded, (n + _WIDE - 1) // _WIDE * _WIDE + 16), np.float32)
     gram = np.zeros((padded, padded), np.float32)
     matrix = np.empty((k, k))
-    raster = np.empty((RASTER, RASTER, 3), np.float32)
-    flat = np.empty((3, m), np.float32)
+    raster = np.empty(3 * RASTER * RASTER, np.float32)
+    planes = np.empty((3, RASTER * RASTER), np.float32)
+    scratch = feet_scratch()
+    over = np.empty((2, n), np.float32)
     smooth = np.empty((k, 3), np.float32)
     solution = np.empty((k, 3))
     affine = np.empty((3, 3))
@@ -409,17 +427,17 @@ def regress_charts(
             for c in range(3):
                 smooth[i, c] = start[chart, i, c]
         if cold:
-            _raster(table, smooth, flat, raster)
-            _feet(raster, smooth, points[chart], w, count, thick, gauge, foot)
+            _raster(lattice, smooth, planes, raster)
+            _feet(raster, smooth, points[chart], w, count, thick, gauge, scratch, over, foot)
             _design(table, foot, points[chart], w, total, count, rows, affine)
             _gram(rows, count, gram)
             _solve(gram, 1.0, penalty, max(smoothing, floor), matrix, solution)
             for i in range(k):
                 for c in range(3):
                     smooth[i, c] = solution[i, c] + (affine[i, c] if i < 3 else 0.0)
-            _raster(table, smooth, flat, raster)
-        shown = raster if cold else stored[chart]
-        _feet(shown, smooth, points[chart], w, count, thick, gauge, foot)
+            _raster(lattice, smooth, planes, raster)
+        shown = raster if cold else stored[chart].reshape(-1)
+        _feet(shown, smooth, points[chart], w, count, thick, gauge, scratch, over, foot)
         _design(table, foot, points[chart], w, total, count, rows, affine)
         _gram(rows, count, gram)
         chosen = _choose_ridge(gram, penalty, max(used, 1), gamma, floor, grid, solution)

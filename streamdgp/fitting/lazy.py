@@ -35,6 +35,11 @@ _RIM_WEIGHT = 0.02
 _HUBER = 2.5
 
 
+def _by_feature(table: np.ndarray) -> np.ndarray:
+    """(33, 33, m) to (m, 1089)."""
+    return np.ascontiguousarray(table.reshape(RASTER * RASTER, -1).T)
+
+
 class LazyRegime:
     """Charts phi(v) = A [v; 1] + B psi(v) with psi shared; parameters are (A, B), 3 * (3 + m) floats."""
 
@@ -61,6 +66,7 @@ class LazyRegime:
         # On CPUs features are looked up on the lattice, and charts regressed one by one (fused.py).
         on_cpu = self.device.type == "cpu" and not reference
         self._table = self._feature_table() if on_cpu else None
+        self._lattice = None if self._table is None else _by_feature(self._table)
         self._refit: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
         self._samples = torch.from_numpy(poisson_disk_domain(count, seed=seed)).to(self.device)
         self._lattice_rows = self.features(raster_lattice(self.device))
@@ -130,9 +136,9 @@ class LazyRegime:
 
     def rasters(self, parameters: torch.Tensor) -> torch.Tensor:
         """phi on the lattice of V: (C, 33, 33, 3)."""
-        if self._table is not None:
+        if self._lattice is not None:
             out = np.empty((len(parameters), RASTER, RASTER, 3), np.float32)
-            rasters_of_charts(self._table, np.ascontiguousarray(self._unflatten(parameters).numpy()), out)
+            rasters_of_charts(self._lattice, np.ascontiguousarray(self._unflatten(parameters).numpy()), out)
             return torch.from_numpy(out)
         return (self._lattice_rows @ self._unflatten(parameters)).reshape(-1, RASTER, RASTER, 3)
 
@@ -293,7 +299,8 @@ class LazyRegime:
         residual, ridge = np.empty(count, np.float32), np.empty(count, np.float32)
         regress_charts(
             points, weights, patches.thickness.numpy(), np.ascontiguousarray(coefficients.numpy()), stored,
-            table, self.features.penalty.numpy(), ridge_candidates(),
+            table, _by_feature(table) if self._lattice is None else self._lattice,
+            self.features.penalty.numpy(), ridge_candidates(),
             (self.config.smoothness, _SMOOTHING_RIDGE, _RIDGE_PER_THICKNESS2, _THIN, _THICK, _GAUGE_LIMIT,
              _HUBER), out, feet, robust, residual, ridge,
         )  # fmt: skip

@@ -15,7 +15,7 @@ from streamdgp.fitting.fused import _choose_ridge
 from streamdgp.fitting.lazy import LazyRegime
 from streamdgp.fitting.raster import RASTER
 from streamdgp.fitting.ridge import ridge_candidates, solve_ridge, solve_ridge_reml
-from streamdgp.fitting.small_systems import reflect, solve_shifted, tridiagonalise
+from streamdgp.fitting.small_systems import reflect, shifted_scores, solve_shifted, tridiagonalise
 from streamdgp.fitting.types import FitResult, PatchBatch
 from tests.reference.ridge import dense_ridge, marginal_likelihood_scores
 
@@ -301,15 +301,19 @@ def test_tridiagonal_form(kind: str, n: int) -> None:
 def test_shifted_solution_and_log_determinant(kind: str, n: int, shift: float) -> None:
     """(a + shift)^-1 b by way of the tridiagonal form, and back through the reflections."""
     a, b, diagonal, beside, turned, reflectors = _tridiagonal(kind, n)
-    x, down = np.empty((n, 3)), np.empty(n)
-    volume = solve_shifted(diagonal, beside, shift, turned, x, down)
+    x, inner, volume = np.empty((n, 3)), np.empty(2), np.empty(2)
+    solve_shifted(diagonal, beside, shift, turned, x)
+    shifted_scores(diagonal, beside, turned, np.array([shift, 7.0]), inner, volume)
     for k in range(n - 3, -1, -1):
         reflect(reflectors[k], x, k + 1)
     inverse = np.linalg.inv(a + shift * np.eye(n))
     condition = np.linalg.cond(a + shift * np.eye(n))
     sign, wanted = np.linalg.slogdet(a + shift * np.eye(n))
     assert sign == 1
-    assert volume == pytest.approx(wanted, rel=0, abs=1e-14 * condition + 1e-12)
+    assert volume[0] == pytest.approx(wanted, rel=0, abs=1e-14 * condition + 1e-12)
+    within = (1e-14 * condition + 1e-12) * np.abs(inverse).max() * n * np.abs(b).max() ** 2 * n
+    assert inner[0] == pytest.approx(np.sum(b * (inverse @ b)), rel=0, abs=within)
+    assert inner[1] == pytest.approx(np.sum(b * np.linalg.solve(a + 7.0 * np.eye(n), b)), rel=1e-9, abs=1e-12)
     np.testing.assert_allclose(x, inverse @ b, atol=(1e-14 * condition + 1e-12) * np.abs(inverse).max() * n)
 
 
