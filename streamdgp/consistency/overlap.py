@@ -10,7 +10,7 @@ from numba import njit
 from streamdgp.evidence.kernels import find_block
 from streamdgp.fitting.feet import DU, DV, FOOT, MOST, PHI, POINT, feet_on_raster, feet_scratch
 from streamdgp.fitting.pointers import raster_at, support_mask_at
-from streamdgp.surface.kernels import support_at
+from streamdgp.surface.blend import support_at
 
 __all__ = ["neighbour_lists", "neighbour_targets", "neighbours_of"]
 

@@ -25,6 +25,7 @@ MOST = 256
 POINT, FOOT, _PLACE, _LOW, _HIGH, PHI, DU, DV, _END = (
     MOST * k for k in (0, 3, 5, 7, 13, 19, 22, 25, 28)
 )  # fmt: skip
+_WHOLE = 32
 _HALF = np.float32((RASTER - 1) / 2)
 _ONE = np.float32(1)
 _LAST_CELL = np.float32(RASTER - 2)
@@ -119,8 +120,10 @@ def _look(s: Any, count: int) -> None:
 def feet_on_raster(raster: Any, s: Any, count: int, steps: int) -> None:
     """Gauss-Newton foot points of ``count`` points on a raster (3267,), from the feet in the scratch ``s``.
 
-    Fills FOOT, PHI, DU and DV of the scratch. Outside V the chart continues along its last cell.
+    Fills FOOT, PHI, DU and DV of the scratch. Outside V the chart continues along its last cell. Registers
+    are filled to the end, with rows that nobody asked for, so that a row's bits do not depend on its place.
     """
+    count = (count + _WHOLE - 1) // _WHOLE * _WHOLE
     for _ in range(steps):
         _copy_corners(raster, s, count)
         _step(s, count)

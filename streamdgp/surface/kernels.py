@@ -1,13 +1,4 @@
-"""The implicit surface: a partition-of-unity blend of signed distances to the charts of one sheet.
-
-For a point x every chart whose ball holds it gives a foot point, a signed distance d_q (sign from the
-chart's normal) and a weight
-
-    w_q = (1 - rho^2)^3 * exp(-(t / 0.1)^2) * max(support, eps),   rho = |y| / blend_radius,
-
-with t the part of the offset that is not along the normal (the foot left the chart). Only charts whose
-normal agrees with the nearest supported foot's may blend, so two sheets never cancel.
-"""
+"""Extraction of one tile: distances at lattice nodes, marching cubes, vertices onto the zero set."""
 
 from __future__ import annotations
 
@@ -16,137 +7,47 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from streamdgp.fitting.raster import RASTER, foot_on_raster
+from streamdgp.surface.blend import blend_points, is_near_chart
 
-__all__ = ["blend_at", "evaluate_nodes", "march", "refine_vertices", "support_at"]
-
-_SUPPORT_FLOOR = 1e-3
-_SAME_SHEET_COS = 0.35
-_MAX_ENTRIES = 96
-# Height above a chart is at most this many times the distance to it (60 degrees), plus lattice slack.
-_STEEPEST = 2.0
-_RASTER_SLACK = 0.08
+__all__ = ["evaluate_nodes", "march", "refine_vertices"]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def support_at(mask: Any, u: float, v: float) -> float:
-    """Bilinear look-up of a chart's support mask (cells over [-1, 1]^2) at tangent coordinates."""
-    n = mask.shape[0]
-    a = (u + 1.0) * 0.5 * n - 0.5
-    b = (v + 1.0) * 0.5 * n - 0.5
-    i = int(np.floor(a))
-    j = int(np.floor(b))
-    a -= i
-    b -= j
-    total = 0.0
-    for di in range(2):
-        for dj in range(2):
-            ii, jj = i + di, j + dj
-            if 0 <= ii < n and 0 <= jj < n:
-                total += (a if di else 1.0 - a) * (b if dj else 1.0 - b) * mask[ii, jj]
-    return total
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def blend_at(
-    x: Any,
+def _mark(
+    corner: Any,
+    step_m: float,
     band_m: float,
-    blend_radius: float,
-    charts: Any,
-    scratch: Any,
-    result: Any,
-) -> bool:
-    """Blend at one point.
-
-    ``charts`` = (anchor (K, 3), rotation (K, 3, 3), scale (K,), rasters (K, 33, 33, 3),
-    support (K, 16, 16)); in id order, so sums do not depend on who asks. ``scratch`` is
-    (96, 7) float64. result = [distance_m, normal (3), support]. False where no chart reaches.
-    """
-    anchor, rotation, scale, rasters, support = charts
-    y = np.empty(3)
-    v = np.empty(2)
-    out = np.empty(9)
-    entries = 0
-    nearest = 1e30
-    nearest_entry = -1
-    half = (RASTER - 1) / 2
-    for c in range(anchor.shape[0]):
-        s = scale[c]
-        dx, dy, dz = x[0] - anchor[c, 0], x[1] - anchor[c, 1], x[2] - anchor[c, 2]
-        rho2 = (dx * dx + dy * dy + dz * dz) / (s * s * blend_radius * blend_radius)
-        if rho2 >= 1.0:
-            continue
-        for k in range(3):
-            y[k] = (dx * rotation[c, 0, k] + dy * rotation[c, 1, k] + dz * rotation[c, 2, k]) / s
-        band = band_m / s
-        # Cheap reject: far above or below the chart's height at this place.
-        i = min(max(int((y[0] + 1.0) * half + 0.5), 0), RASTER - 1)
-        j = min(max(int((y[1] + 1.0) * half + 0.5), 0), RASTER - 1)
-        if abs(y[2] - rasters[c, i, j, 2]) > _STEEPEST * band + _RASTER_SLACK:
-            continue
-        v[0] = y[0]
-        v[1] = y[1]
-        d2 = foot_on_raster(rasters[c], y, v, out, 3)
-        nx = out[4] * out[8] - out[5] * out[7]
-        ny = out[5] * out[6] - out[3] * out[8]
-        nz = out[3] * out[7] - out[4] * out[6]
-        length = np.sqrt(nx * nx + ny * ny + nz * nz)
-        if not (length > 0.0):
-            continue
-        nx, ny, nz = nx / length, ny / length, nz / length
-        d = (y[0] - out[0]) * nx + (y[1] - out[1]) * ny + (y[2] - out[2]) * nz
-        if abs(d) > band:
-            continue
-        off2 = max(d2 - d * d, 0.0)
-        if off2 > 0.09:
-            continue
-        backed = support_at(support[c], out[0], out[1])
-        q = 1.0 - rho2
-        w = q * q * q * np.exp(-off2 / 0.01)
-        if entries >= scratch.shape[0]:
-            break
-        e = entries
-        entries += 1
-        scratch[e, 0] = d * s
-        scratch[e, 1] = rotation[c, 0, 0] * nx + rotation[c, 0, 1] * ny + rotation[c, 0, 2] * nz
-        scratch[e, 2] = rotation[c, 1, 0] * nx + rotation[c, 1, 1] * ny + rotation[c, 1, 2] * nz
-        scratch[e, 3] = rotation[c, 2, 0] * nx + rotation[c, 2, 1] * ny + rotation[c, 2, 2] * nz
-        scratch[e, 4] = w * max(backed, _SUPPORT_FLOOR)
-        scratch[e, 5] = w
-        scratch[e, 6] = backed
-        # Distance to the foot, with a handicap where the foot is off its evidence.
-        rank = d2 * s * s + (1.0 - min(backed, 1.0)) * 4.0 * band_m * band_m
-        if rank < nearest:
-            nearest = rank
-            nearest_entry = e
-    if nearest_entry < 0:
-        return False
-    mx, my, mz = scratch[nearest_entry, 1], scratch[nearest_entry, 2], scratch[nearest_entry, 3]
-    weight = distance = plain = backed_sum = 0.0
-    ax = ay = az = 0.0
-    for e in range(entries):
-        dot = scratch[e, 1] * mx + scratch[e, 2] * my + scratch[e, 3] * mz
-        if dot < _SAME_SHEET_COS:
-            continue
-        w = scratch[e, 4]
-        weight += w
-        distance += w * scratch[e, 0]
-        ax += w * scratch[e, 1]
-        ay += w * scratch[e, 2]
-        az += w * scratch[e, 3]
-        plain += scratch[e, 5]
-        backed_sum += scratch[e, 5] * scratch[e, 6]
-    if not (weight > 1e-12):
-        return False
-    length = np.sqrt(ax * ax + ay * ay + az * az)
-    if not (length > 0.0):
-        return False
-    result[0] = distance / weight
-    result[1] = ax / length
-    result[2] = ay / length
-    result[3] = az / length
-    result[4] = backed_sum / max(plain, 1e-30)
-    return True
+    reach_m: float,
+    anchor: Any,
+    rotation: Any,
+    scale: float,
+    raster: Any,
+    near: Any,
+) -> int:
+    """Mark the nodes (n, n, n) that may lie within the band of one chart; returns how many are new."""
+    n = near.shape[0]
+    band = band_m / scale
+    lo = np.empty(3, np.int64)
+    hi = np.empty(3, np.int64)
+    for k in range(3):
+        lo[k] = max(int(np.ceil((anchor[k] - reach_m) / step_m)) - corner[k], 0)
+        hi[k] = min(int(np.floor((anchor[k] + reach_m) / step_m)) - corner[k], n - 1)
+    marked = 0
+    for i in range(lo[0], hi[0] + 1):
+        dx = (corner[0] + i) * step_m - anchor[0]
+        for j in range(lo[1], hi[1] + 1):
+            dy = (corner[1] + j) * step_m - anchor[1]
+            for k in range(lo[2], hi[2] + 1):
+                dz = (corner[2] + k) * step_m - anchor[2]
+                if near[i, j, k] or dx * dx + dy * dy + dz * dz >= reach_m * reach_m:
+                    continue
+                y0 = (dx * rotation[0, 0] + dy * rotation[1, 0] + dz * rotation[2, 0]) / scale
+                y1 = (dx * rotation[0, 1] + dy * rotation[1, 1] + dz * rotation[2, 1]) / scale
+                y2 = (dx * rotation[0, 2] + dy * rotation[1, 2] + dz * rotation[2, 2]) / scale
+                if is_near_chart(raster, y0, y1, y2, band):
+                    near[i, j, k] = 1
+                    marked += 1
+    return marked
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -167,49 +68,32 @@ def evaluate_nodes(
     anchor, rotation, scale, rasters, _ = charts
     n = value.shape[0]
     near = np.zeros((n, n, n), np.uint8)
-    half = (RASTER - 1) / 2
-    y = np.empty(3)
+    count = 0
     for c in range(anchor.shape[0]):
-        s = scale[c] * blend_radius
-        lo = np.empty(3, np.int64)
-        hi = np.empty(3, np.int64)
-        for k in range(3):
-            lo[k] = max(int(np.ceil((anchor[c, k] - s) / step_m)) - corner[k], 0)
-            hi[k] = min(int(np.floor((anchor[c, k] + s) / step_m)) - corner[k], n - 1)
-        band = band_m / scale[c]
-        for i in range(lo[0], hi[0] + 1):
-            dx = (corner[0] + i) * step_m - anchor[c, 0]
-            for j in range(lo[1], hi[1] + 1):
-                dy = (corner[1] + j) * step_m - anchor[c, 1]
-                for k in range(lo[2], hi[2] + 1):
-                    if near[i, j, k]:
-                        continue
-                    dz = (corner[2] + k) * step_m - anchor[c, 2]
-                    if dx * dx + dy * dy + dz * dz >= s * s:
-                        continue
-                    for m in range(3):
-                        y[m] = (
-                            dx * rotation[c, 0, m] + dy * rotation[c, 1, m] + dz * rotation[c, 2, m]
-                        ) / scale[c]
-                    a = min(max(int((y[0] + 1.0) * half + 0.5), 0), RASTER - 1)
-                    b = min(max(int((y[1] + 1.0) * half + 0.5), 0), RASTER - 1)
-                    if abs(y[2] - rasters[c, a, b, 2]) <= _STEEPEST * band + _RASTER_SLACK:
-                        near[i, j, k] = 1
-    x = np.empty(3)
-    scratch = np.empty((_MAX_ENTRIES, 7))
-    result = np.empty(5)
+        reach_m = scale[c] * blend_radius
+        count += _mark(corner, step_m, band_m, reach_m, anchor[c], rotation[c], scale[c], rasters[c], near)
+    points = np.empty((count, 3))
+    p = 0
+    for i in range(n):
+        for j in range(n):
+            for k in range(n):
+                if near[i, j, k]:
+                    points[p, 0] = (corner[0] + i) * step_m
+                    points[p, 1] = (corner[1] + j) * step_m
+                    points[p, 2] = (corner[2] + k) * step_m
+                    p += 1
+    result, reached = np.empty((count, 5)), np.empty(count, np.uint8)
+    blend_points(points, band_m, blend_radius, charts, result, reached)
+    p = 0
     for i in range(n):
         for j in range(n):
             for k in range(n):
                 valid[i, j, k] = 0
-                if not near[i, j, k]:
-                    continue
-                x[0] = (corner[0] + i) * step_m
-                x[1] = (corner[1] + j) * step_m
-                x[2] = (corner[2] + k) * step_m
-                if blend_at(x, band_m, blend_radius, charts, scratch, result):
-                    value[i, j, k] = result[0]
-                    valid[i, j, k] = 1
+                if near[i, j, k]:
+                    if reached[p]:
+                        value[i, j, k] = result[p, 0]
+                        valid[i, j, k] = 1
+                    p += 1
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -317,24 +201,23 @@ def refine_vertices(
     support: Any,
 ) -> None:
     """Move vertices onto the zero set (two Newton steps along the blended normal); fill normals, support."""
-    scratch = np.empty((_MAX_ENTRIES, 7))
-    result = np.empty(5)
-    x = np.empty(3)
     limit = 0.3 * step_m
-    for i in range(vertices.shape[0]):
-        support[i] = 0.0
+    count = vertices.shape[0]
+    result, reached = np.empty((count, 5)), np.empty(count, np.uint8)
+    for i in range(count):
         for k in range(3):
-            x[k] = vertices[i, k]
             normals[i, k] = 0.0
-        for step in range(2):
-            if not blend_at(x, band_m, blend_radius, charts, scratch, result):
-                support[i] = 0.0
-                break
-            d = min(max(result[0], -limit), limit)
+    for step in range(2):
+        blend_points(vertices, band_m, blend_radius, charts, result, reached)
+        for i in range(count):
+            if not reached[i] or (step > 0 and support[i] < 0.0):
+                support[i] = -1.0
+                continue
+            d = min(max(result[i, 0], -limit), limit)
             for k in range(3):
-                x[k] -= d * result[1 + k]
-                normals[i, k] = result[1 + k]
+                vertices[i, k] -= d * result[i, 1 + k]
+                normals[i, k] = result[i, 1 + k]
             # A step that does not come near the zero set was made across a jump between charts.
-            support[i] = result[4] if step == 0 or abs(result[0]) < limit else 0.0
-        for k in range(3):
-            vertices[i, k] = x[k]
+            support[i] = result[i, 4] if step == 0 or abs(result[i, 0]) < limit else 0.0
+    for i in range(count):
+        support[i] = max(support[i], 0.0)

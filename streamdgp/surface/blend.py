@@ -1,0 +1,244 @@
+"""The implicit surface: a partition-of-unity blend of signed distances to the charts of one sheet.
+
+For a point x every chart whose ball holds it gives a foot point, a signed distance d_q (sign from the
+chart's normal) and a weight
+
+    w_q = (1 - rho^2)^3 * exp(-(t / 0.1)^2) * max(support, eps),   rho = |y| / blend_radius,
+
+with t the part of the offset that is not along the normal (the foot left the chart). Only charts whose
+normal agrees with the nearest supported foot's may blend, so two sheets never cancel.
+
+Many points are blended at once, chart by chart: a chart's raster is read while it is in the cache, and feet
+are found side by side. What a chart says of a point is noted, and all that was noted of it is blended in
+the order of the charts: the sums do not depend on who asks, or in what company.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from streamdgp.fitting.feet import DU, DV, FOOT, MOST, PHI, POINT, feet_on_raster, feet_scratch
+from streamdgp.fitting.raster import RASTER
+
+__all__ = ["blend_points", "is_near_chart", "support_at"]
+
+_SUPPORT_FLOOR = 1e-3
+_SAME_SHEET_COS = 0.35
+# Height above a chart is at most this many times the distance to it (60 degrees), plus lattice slack.
+_STEEPEST = 2.0
+_RASTER_SLACK = 0.08
+_HALF = (RASTER - 1) / 2
+_STEPS = 3
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def support_at(mask: Any, u: float, v: float) -> float:
+    """Bilinear look-up of a chart's support mask (cells over [-1, 1]^2) at tangent coordinates."""
+    n = mask.shape[0]
+    a = (u + 1.0) * 0.5 * n - 0.5
+    b = (v + 1.0) * 0.5 * n - 0.5
+    i = int(np.floor(a))
+    j = int(np.floor(b))
+    a -= i
+    b -= j
+    total = 0.0
+    for di in range(2):
+        for dj in range(2):
+            ii, jj = i + di, j + dj
+            if 0 <= ii < n and 0 <= jj < n:
+                total += (a if di else 1.0 - a) * (b if dj else 1.0 - b) * mask[ii, jj]
+    return total
+
+
+@njit(cache=True, nogil=True, inline="always", error_model="numpy")
+def is_near_chart(raster: Any, y0: float, y1: float, y2: float, band: float) -> bool:
+    """Cheap: whether a point in chart coordinates may lie within ``band`` of a chart (33, 33, 3)."""
+    i = min(max(int((y0 + 1.0) * _HALF + 0.5), 0), RASTER - 1)
+    j = min(max(int((y1 + 1.0) * _HALF + 0.5), 0), RASTER - 1)
+    return bool(abs(y2 - raster[i, j, 2]) <= _STEEPEST * band + _RASTER_SLACK)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _find(
+    points: Any,
+    begin: int,
+    anchor: Any,
+    rotation: Any,
+    scale: float,
+    raster: Any,
+    band_m: float,
+    blend_radius: float,
+    s: Any,
+    point: Any,
+    weight: Any,
+) -> tuple[int, int]:
+    """Put points that a chart may have something to say of into the scratch: how many, and where to go on."""
+    reach2 = scale * scale * blend_radius * blend_radius
+    band = band_m / scale
+    found = 0
+    p = begin
+    while p < points.shape[0] and found < MOST:
+        dx, dy, dz = points[p, 0] - anchor[0], points[p, 1] - anchor[1], points[p, 2] - anchor[2]
+        length2 = dx * dx + dy * dy + dz * dz
+        if length2 < reach2:
+            y0 = (dx * rotation[0, 0] + dy * rotation[1, 0] + dz * rotation[2, 0]) / scale
+            y1 = (dx * rotation[0, 1] + dy * rotation[1, 1] + dz * rotation[2, 1]) / scale
+            y2 = (dx * rotation[0, 2] + dy * rotation[1, 2] + dz * rotation[2, 2]) / scale
+            if is_near_chart(raster, y0, y1, y2, band):
+                point[found] = p
+                weight[found] = (1.0 - length2 / reach2) ** 3
+                s[POINT + found], s[POINT + MOST + found], s[POINT + 2 * MOST + found] = y0, y1, y2
+                s[FOOT + found], s[FOOT + MOST + found] = y0, y1
+                found += 1
+        p += 1
+    return found, p
+
+
+@njit(cache=True, nogil=True)
+def _grown(said: Any, used: int) -> Any:
+    """Notes with twice the room."""
+    following, value = said
+    longer = (np.empty(2 * len(following) + MOST, np.int64), np.empty((2 * len(following) + MOST, 7)))
+    longer[0][:used] = following[:used]
+    longer[1][:used] = value[:used]
+    return longer
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _note(
+    found: int,
+    point: Any,
+    reach: Any,
+    s: Any,
+    chart: int,
+    charts: Any,
+    band_m: float,
+    near: Any,
+    said: Any,
+    used: int,
+) -> int:
+    """Note what a chart says of ``found`` points that lie in the scratch; returns the notes in use."""
+    _, rotation, scale, rasters, support = charts
+    head, tail, best, best_rank = near
+    following, value = said
+    size = scale[chart]
+    band = band_m / size
+    if found == 0:
+        return used
+    feet_on_raster(rasters[chart].reshape(-1), s, found, _STEPS)
+    mask, turn = support[chart], rotation[chart]
+    for k in range(found):
+        n0 = s[DU + MOST + k] * s[DV + 2 * MOST + k] - s[DU + 2 * MOST + k] * s[DV + MOST + k]
+        n1 = s[DU + 2 * MOST + k] * s[DV + k] - s[DU + k] * s[DV + 2 * MOST + k]
+        n2 = s[DU + k] * s[DV + MOST + k] - s[DU + MOST + k] * s[DV + k]
+        length = np.sqrt(n0 * n0 + n1 * n1 + n2 * n2)
+        if not (length > 0.0):
+            continue
+        n0, n1, n2 = n0 / length, n1 / length, n2 / length
+        o0, o1 = s[POINT + k] - s[PHI + k], s[POINT + MOST + k] - s[PHI + MOST + k]
+        o2 = s[POINT + 2 * MOST + k] - s[PHI + 2 * MOST + k]
+        d = o0 * n0 + o1 * n1 + o2 * n2
+        if abs(d) > band:
+            continue
+        d2 = o0 * o0 + o1 * o1 + o2 * o2
+        off2 = max(d2 - d * d, 0.0)
+        if off2 > 0.09:
+            continue
+        backed = support_at(mask, s[PHI + k], s[PHI + MOST + k])
+        weight = reach[k] * np.exp(-off2 / 0.01)
+        p = point[k]
+        following[used] = -1
+        value[used, 0] = d * size
+        for j in range(3):
+            value[used, 1 + j] = turn[j, 0] * n0 + turn[j, 1] * n1 + turn[j, 2] * n2
+        value[used, 4] = weight * max(backed, _SUPPORT_FLOOR)
+        value[used, 5] = weight
+        value[used, 6] = backed
+        if head[p] < 0:
+            head[p] = used
+        else:
+            following[tail[p]] = used
+        tail[p] = used
+        # Distance to the foot, with a handicap where the foot is off its evidence.
+        rank = d2 * size * size + (1.0 - min(backed, 1.0)) * 4.0 * band_m * band_m
+        if rank < best_rank[p]:
+            best_rank[p] = rank
+            best[p] = used
+        used += 1
+    return used
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def blend_points(
+    points: Any, band_m: float, blend_radius: float, charts: Any, result: Any, reached: Any
+) -> None:
+    """Blend at points (P, 3) float64.
+
+    ``charts`` = (anchor (K, 3), rotation (K, 3, 3), scale (K,), rasters (K, 33, 33, 3),
+    support (K, 16, 16)), in id order. Outputs result (P, 5) = [distance_m, normal (3), support] and
+    reached (P,) uint8, 0 where no chart reaches.
+    """
+    anchor, rotation, scale, rasters, _ = charts
+    count = points.shape[0]
+    s = feet_scratch()
+    point, weight = np.empty(MOST, np.int64), np.empty(MOST)
+    near = (
+        np.full(count, -1, np.int64),
+        np.empty(count, np.int64),
+        np.full(count, -1, np.int64),
+        np.full(count, 1e30),
+    )
+    capacity = 8 * count + MOST
+    said = (np.empty(capacity, np.int64), np.empty((capacity, 7)))
+    used = 0
+    for c in range(anchor.shape[0]):
+        begin = 0
+        while begin < count:
+            found, begin = _find(
+                points,
+                begin,
+                anchor[c],
+                rotation[c],
+                scale[c],
+                rasters[c],
+                band_m,
+                blend_radius,
+                s,
+                point,
+                weight,
+            )
+            if used + found > len(said[0]):
+                said = _grown(said, used)
+            used = _note(found, point, weight, s, c, charts, band_m, near, said, used)
+    head, _, best, _ = near
+    following, value = said
+    for p in range(count):
+        reached[p] = 0
+        if head[p] < 0:
+            continue
+        m0, m1, m2 = value[best[p], 1], value[best[p], 2], value[best[p], 3]
+        total = distance = plain = backed = 0.0
+        ax = ay = az = 0.0
+        e = head[p]
+        while e >= 0:
+            n0, n1, n2 = value[e, 1], value[e, 2], value[e, 3]
+            if n0 * m0 + n1 * m1 + n2 * m2 >= _SAME_SHEET_COS:
+                w = value[e, 4]
+                total += w
+                distance += w * value[e, 0]
+                ax += w * n0
+                ay += w * n1
+                az += w * n2
+                plain += value[e, 5]
+                backed += value[e, 5] * value[e, 6]
+            e = following[e]
+        length = np.sqrt(ax * ax + ay * ay + az * az)
+        if not (total > 1e-12 and length > 0.0):
+            continue
+        reached[p] = 1
+        result[p, 0] = distance / total
+        result[p, 1], result[p, 2], result[p, 3] = ax / length, ay / length, az / length
+        result[p, 4] = backed / max(plain, 1e-30)
