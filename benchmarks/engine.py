@@ -13,6 +13,7 @@ import zarr
 
 from streamdgp.config import SceneConfig
 from streamdgp.frames import DepthFrame, Frame, FrameReport
+from streamdgp.parts import one_ahead
 from streamdgp.reconstructor import Reconstructor
 from streamdgp.store._tables import write_array, write_table
 from streamdgp.surface import Mesh, weld_tiles
@@ -39,12 +40,9 @@ class Reconstruction:
     engine: Reconstructor
     mesh: Mesh
     reports: list[FrameReport]
+    seconds: float
+    """All frames together, without the mesh."""
     mesh_s: float
-
-    @property
-    def seconds(self) -> float:
-        """All frames together, without the mesh."""
-        return sum(report.seconds for report in self.reports)
 
     @property
     def ms_per_frame(self) -> float:
@@ -55,10 +53,12 @@ class Reconstruction:
 def reconstruct(frames: Iterable[Frame], config: SceneConfig | None = None) -> Reconstruction:
     """Stream frames through the engine and extract the surface at the resolution it chose."""
     engine = Reconstructor(config)
-    reports = [engine.integrate(frame) for frame in frames]
+    frames = list(frames)
     started = time.perf_counter()
+    reports = [engine.integrate(points.result()) for points in one_ahead(engine.prepare, frames)]
+    applied = time.perf_counter()
     mesh = weld_tiles(engine.surface().tiles())
-    return Reconstruction(engine, mesh, reports, time.perf_counter() - started)
+    return Reconstruction(engine, mesh, reports, applied - started, time.perf_counter() - applied)
 
 
 def warm_up(frames: Iterable[Frame]) -> None:

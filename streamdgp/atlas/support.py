@@ -9,6 +9,7 @@ import numpy.typing as npt
 from numba import njit
 
 from streamdgp.atlas.free_cells import PASS_WEIGHT
+from streamdgp.parts import in_parts
 
 __all__ = ["closed_cells", "support_masks"]
 
@@ -35,7 +36,8 @@ def support_masks(hits: npt.NDArray[Any], passes: npt.NDArray[Any]) -> npt.NDArr
 def closed_cells(solid: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """Morphological closing of (C, 16, 16) by the diamond of two cells; beyond the border is empty."""
     closed = np.empty(solid.shape, np.bool_)
-    _close(np.ascontiguousarray(solid), closed)
+    solid = np.ascontiguousarray(solid)
+    in_parts(lambda begin, end: _close(solid[begin:end], closed[begin:end]), len(solid))
     return closed
 
 

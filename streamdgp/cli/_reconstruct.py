@@ -87,6 +87,7 @@ def reconstruct(
     dataset = open_dataset(path, format_name, unit=unit, layout=layout, poses=poses).subset(every, limit)
     from streamdgp.config import SceneConfig
     from streamdgp.fitting.device import choose_device
+    from streamdgp.parts import one_ahead
     from streamdgp.reconstructor import Reconstructor
     from streamdgp.surface import TileCache, weld_tiles
 
@@ -99,9 +100,10 @@ def reconstruct(
     rejected: list[str] = []
     with progress_bar() as progress:
         task = progress.add_task("frames", total=len(dataset), note="")
-        for index in range(len(dataset)):
+        ahead = one_ahead(lambda index: reconstructor.prepare(dataset.read(index)), range(len(dataset)))
+        for index, points in enumerate(ahead):
             try:
-                report = reconstructor.integrate(dataset.read(index))
+                report = reconstructor.integrate(points.result())
             except InvalidFrameError as error:
                 rejected.append(f"frame {dataset.frame_names[index]} left out: {error}")
                 progress.advance(task)
