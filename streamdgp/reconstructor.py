@@ -26,6 +26,7 @@ from streamdgp.fitting.regimes import make_regime
 from streamdgp.fitting.types import Regime
 from streamdgp.frames.orient import OrientedPoints, orient
 from streamdgp.frames.types import Frame, FrameReport
+from streamdgp.parts import cores, in_parts
 from streamdgp.sampling.anchors import place_anchors
 from streamdgp.scale import resolve_scale
 from streamdgp.surface.snapshot import SurfaceSnapshot
@@ -210,13 +211,18 @@ class Reconstructor:
         """Charts that see touched surfels (their gain is noted there), and surfels that no chart covers."""
         a = m.atlas.columns
         flags = np.zeros(m.atlas.capacity, np.uint8)
-        covered = np.empty(len(touched.index), np.uint8)
-        survey_touched(
-            touched.index, touched.gained, a["anchor"], a["rotation"], m.atlas.radius_m, m.scale_m, m.min_cos,
-            m.evidence.voxel_size_m, m.evidence.look_up, m.atlas.grid, a["fresh_mass"], a["hits"],
-            a["passes"], flags, covered,
-        )  # fmt: skip
-        return np.flatnonzero(flags), touched.index[covered == 0]
+        covered = np.empty((cores(), len(touched.index)), np.uint8)
+
+        def survey(begin: int, end: int) -> None:
+            for part in range(begin, end):
+                survey_touched(
+                    touched.index, touched.gained, a["anchor"], a["rotation"], m.atlas.radius_m, m.scale_m,
+                    m.min_cos, m.evidence.voxel_size_m, m.evidence.look_up, m.atlas.grid, a["fresh_mass"],
+                    a["hits"], a["passes"], flags, covered[part], part, len(covered),
+                )  # fmt: skip
+
+        in_parts(survey, len(covered))
+        return np.flatnonzero(flags), touched.index[~covered.any(0)]
 
     def _see_through(self, m: _Map, points: OrientedPoints, index: int) -> npt.NDArray[np.int64]:
         """Charts that lost support because the frame saw through them."""

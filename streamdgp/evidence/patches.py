@@ -19,6 +19,7 @@ DIRTY_CELLS = 8
 LEAST_NORMAL = 0.3
 """A mean normal shorter than this is none: what it averages points every way."""
 _LAYERS = 9
+_MOST_NEAR = 4096
 # Tangent cells that meet the unit disk: rows are kept free for their first evidence.
 _DISK_CELLS = 232
 
@@ -183,8 +184,10 @@ def survey_touched(
     passes: Any,
     is_touched: Any,
     covered: Any,
+    part: int,
+    parts: int,
 ) -> None:
-    """What the touched surfels mean to the charts there are.
+    """What the touched surfels mean to the charts there are, those with number ``part`` modulo ``parts``.
 
     Adds the weight each surfel gained to the cells of the charts that see it: fresh_mass (charts, 64)
     float32 accumulates, is_touched (charts,) uint8 is set. hits and passes (charts, 16, 16) uint8 count how
@@ -199,7 +202,7 @@ def survey_touched(
     step_m = OFFSET_STEP_VOX * voxel_m
     reach2 = scale_m * scale_m
     radius2 = radius_m * radius_m
-    near = np.empty(4096, np.int64)
+    near, facing = np.empty(_MOST_NEAR, np.int64), np.empty((_MOST_NEAR, 3))
     listed = 0
     lx = ly = lz = np.iinfo(np.int64).min
     for i in range(touched.shape[0]):
@@ -221,8 +224,10 @@ def survey_touched(
                             continue
                         c = head[cell]
                         while c >= 0:
-                            if listed < near.shape[0]:
+                            if c % parts == part and listed < _MOST_NEAR:
                                 near[listed] = c
+                                for k in range(3):
+                                    facing[listed, k] = rotation[c, k, 2]
                                 listed += 1
                             c = following[c]
         sx, sy, sz = normal[s, 0], normal[s, 1], normal[s, 2]
@@ -232,15 +237,15 @@ def survey_touched(
         # A surfel whose normals cancel is no candidate for an anchor.
         covered[i] = 0 if length * NORMAL_STEP > LEAST_NORMAL and weight[s] > 0.0 else 1
         for m in range(listed):
-            c = near[m]
-            dot = sx * rotation[c, 0, 2] + sy * rotation[c, 1, 2] + sz * rotation[c, 2, 2]
+            dot = sx * facing[m, 0] + sy * facing[m, 1] + sz * facing[m, 2]
             if dot < min_cos * length:
                 continue
+            c = near[m]
             ex, ey, ez = cx - anchor[c, 0], cy - anchor[c, 1], cz - anchor[c, 2]
             in_ball = ex * ex + ey * ey + ez * ez <= reach2 and dot > min_cos * length
             ex, ey, ez = ex + ox, ey + oy, ez + oz
             if covered[i] == 0:
-                along = ex * rotation[c, 0, 2] + ey * rotation[c, 1, 2] + ez * rotation[c, 2, 2]
+                along = ex * facing[m, 0] + ey * facing[m, 1] + ez * facing[m, 2]
                 beyond = max(abs(along) - noise_m, 0.0)
                 if ex * ex + ey * ey + ez * ez - along * along + beyond * beyond <= radius2:
                     covered[i] = 1

@@ -78,14 +78,19 @@ def _world(
     spacing: float,
     samples: int,
     min_cos: float,
+    width: int = 0,
 ) -> OrientedPoints:
-    """Keep points (N, 3) that have a normal and face the sensor; move them to the world."""
+    """Keep points (N, 3) that have a normal and face the sensor; move them to the world.
+
+    Those of an image of ``width`` pixels come in blocks, others in the order given.
+    """
     rotation, translation = frame.world_T_sensor[:3, :3], frame.world_T_sensor[:3, 3]
     positions, turned, noise, incidence, row = world_points(
         np.ascontiguousarray(points, np.float32), np.ascontiguousarray(normals, np.float32),
         np.ascontiguousarray(sigma, np.float32),
         np.zeros(3) if origin is None else origin, origin is not None,
         np.ascontiguousarray(rotation, np.float64), np.ascontiguousarray(translation, np.float64), min_cos,
+        width or len(points),
     )  # fmt: skip
     return OrientedPoints(
         positions_m=positions,
@@ -135,7 +140,7 @@ def _orient_depth(frame: DepthFrame, min_cos: float) -> OrientedPoints:
     # The noise model is axial; along the ray it is longer by the same factor as the ray.
     oriented = _world(
         frame, points, normals.reshape(-1, 3), sigma.reshape(-1), np.zeros(3), color, spacing, depth.size,
-        min_cos,
+        min_cos, width,
     )  # fmt: skip
     return replace(oriented, view=_pinhole_view(frame, depth))
 

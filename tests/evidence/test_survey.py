@@ -81,16 +81,18 @@ def _scene(seed: int, half_m: float, charts: int, surfels: int = 900) -> _Scene:
     return _Scene(m, atlas, gained, hits.astype(np.uint8), passes.astype(np.uint8))
 
 
-def _survey(s: _Scene, touched: Array) -> _Answer:
+def _survey(s: _Scene, touched: Array, parts: int = 1) -> _Answer:
     """What the kernel says; what was there before is added to."""
     fresh = np.ones((s.atlas.capacity, _CELLS), np.float32)
-    flags, covered = np.zeros(s.atlas.capacity, np.uint8), np.full(len(touched), 7, np.uint8)
+    flags, covered = np.zeros(s.atlas.capacity, np.uint8), np.full((parts, len(touched)), 7, np.uint8)
     hits, passes = s.hits.copy(), s.passes.copy()
-    survey_touched(
-        touched, s.gained[touched], s.atlas.columns["anchor"], s.atlas.columns["rotation"], _RADIUS, _SCALE,
-        _MIN_COS, _VOXEL, s.surfels.look_up, s.atlas.grid, fresh, hits, passes, flags, covered,
-    )  # fmt: skip
-    return _Answer(fresh, flags, covered, hits, passes)
+    for part in range(parts):
+        survey_touched(
+            touched, s.gained[touched], s.atlas.columns["anchor"], s.atlas.columns["rotation"], _RADIUS,
+            _SCALE, _MIN_COS, _VOXEL, s.surfels.look_up, s.atlas.grid, fresh, hits, passes, flags,
+            covered[part], part, parts,
+        )  # fmt: skip
+    return _Answer(fresh, flags, covered.max(0), hits, passes)
 
 
 def _cell(tangential: Array, cells: int) -> tuple[Array, Array]:
@@ -207,3 +209,13 @@ def test_nothing_touched() -> None:
     assert len(answer.covered) == 0
     np.testing.assert_array_equal(answer.hits, s.hits)
     np.testing.assert_array_equal(answer.passes, s.passes)
+
+
+@pytest.mark.parametrize("parts", [2, 3, 7])
+def test_parts_make_the_whole(parts: int) -> None:
+    """Charts shared out among threads: the same bits as from one."""
+    s = _scene(5, 0.3, 300)
+    touched = np.arange(900, dtype=np.int64)
+    whole, together = _survey(s, touched), _survey(s, touched, parts)
+    for name in ("fresh", "flags", "covered", "hits", "passes"):
+        np.testing.assert_array_equal(getattr(together, name), getattr(whole, name))
