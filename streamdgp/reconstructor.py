@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from streamdgp.atlas.addressed import AddressedArrays
 from streamdgp.atlas.atlas import Atlas
 from streamdgp.atlas.changes import AtlasChanges, AtlasState, TableChange
 from streamdgp.config import SceneConfig
@@ -159,7 +160,8 @@ class Reconstructor:
         if self._map is None:
             empty = np.zeros((0, 3))
             return SurfaceSnapshot(
-                empty, np.zeros((0, 3, 3)), np.zeros(0), np.zeros(0, np.int64), (), (),
+                empty, np.zeros((0, 3, 3)), np.zeros(0), np.zeros(0, np.int64), AddressedArrays(),
+                AddressedArrays(),
                 self.config.resolution_m, surface.blend_radius, surface.tile_cells,
             )  # fmt: skip
         atlas = self._map.atlas
@@ -168,8 +170,8 @@ class Reconstructor:
             rotation=atlas.column("rotation").copy(),
             scale_m=np.full(len(atlas), atlas.scale_m),
             version=atlas.column("version").astype(np.int64),
-            rasters=tuple(atlas.rasters),
-            supports=tuple(atlas.supports),
+            rasters=atlas.rasters.held(),
+            supports=atlas.supports.held(),
             resolution_m=self._map.config.resolution_m,
             blend_radius=surface.blend_radius,
             tile_cells=surface.tile_cells,
@@ -278,7 +280,7 @@ class Reconstructor:
                 patches.thickness[group],
                 stored,
                 self.device,
-                () if is_cold else [m.atlas.rasters[chart] for chart in charts[group]],
+                None if is_cold else m.atlas.rasters.addresses(charts[group]),
             )
             m.atlas.store_weights(charts[group], fit.parameters, fit.rasters)
             m.atlas.columns["residual"][charts[group]] = fit.residual

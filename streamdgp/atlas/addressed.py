@@ -47,6 +47,12 @@ class AddressedArrays:
         taken: npt.NDArray[np.int64] = self._addresses[indices]
         return taken
 
+    def held(self) -> AddressedArrays:
+        """The arrays as they are now, for who must not see them replaced."""
+        held = AddressedArrays()
+        held._arrays, held._addresses = self._arrays.copy(), self._addresses[: len(self)].copy()
+        return held
+
     def __deepcopy__(self, memo: dict[int, Any]) -> AddressedArrays:
         copied = AddressedArrays()
         copied.extend(array.copy() for array in self._arrays)

@@ -24,7 +24,7 @@ __all__ = ["Atlas", "tangent_frames"]
 _CELLS = DIRTY_CELLS * DIRTY_CELLS
 _BACKED_SHARE = 0.05
 _GROWN_SHARE = 0.2
-_FIRST_GROWTH = 2.0
+_EARLY_GROWTH = 0.7
 _MASS_BITS = 8
 _APPEARED_SHARE = 0.08
 _VANISHED_SHARE = 0.5
@@ -145,8 +145,8 @@ class Atlas:
     def dirty(self, touched: npt.NDArray[np.int64], growth: float) -> npt.NDArray[np.int64]:
         """Of the touched charts, those whose evidence changed enough to be fitted again.
 
-        A cell counts when it becomes backed or its evidence mass has grown enough since the last fit: to
-        twice after the first fit, by less later, by ``growth`` in the end. Early fits are soon outdated
+        A cell counts when it becomes backed or its evidence mass has grown enough since the last fit: by
+        nine tenths after the first fit, by less later, by ``growth`` in the end. Early fits are soon outdated
         anyway; late ones decide how much of the evidence the surface shows. Newly backed cells must be a
         twelfth of the backed ones, grown cells a fifth: each fit costs the same, and one that changes
         little is better spent elsewhere. One cell that lost half of its evidence to free space suffices:
@@ -159,7 +159,7 @@ class Atlas:
         appeared = (~backed & (fresh > _BACKED_SHARE * typical[:, None])).sum(1)
         enough = np.maximum(_APPEARED_SHARE * backed.sum(1), 1)
         fits = np.maximum(self.columns["fits"][touched], 1)[:, None]
-        asked = growth + max(_FIRST_GROWTH - growth, 0.0) / fits
+        asked = growth + _EARLY_GROWTH / fits
         grown = (backed & (fit + fresh > asked * fit)).sum(1) > _GROWN_SHARE * backed.sum(1)
         vanished = (backed & (fit + fresh < _VANISHED_SHARE * fit)).any(1)
         unfitted = self.columns["fits"][touched] == 0

@@ -94,20 +94,21 @@ def fit_in_batches(
     thickness: npt.NDArray[np.float32],
     stored: npt.NDArray[np.float32] | None,
     device: torch.device,
-    shown: Sequence[npt.NDArray[np.float32]] = (),
+    raster_addresses: npt.NDArray[np.int64] | None = None,
 ) -> FittedCharts:
-    """Fit charts cold (``stored`` None) or warm, from stored weights and their rasters if at hand.
+    """Fit charts cold (``stored`` None) or warm, from stored weights and where their rasters lie.
 
     Results are on the CPU, with their rasters.
     """
 
     def fit(part: slice) -> tuple[FitResult, list[npt.NDArray[np.float32]]]:
-        patches = PatchBatch(*(torch.from_numpy(x[part]).to(device) for x in (points, weights, thickness)))
+        rows = [torch.from_numpy(x[part]).to(device) for x in (points, weights, thickness)]
+        patches = PatchBatch(rows[0], rows[1], rows[2])
         if stored is None:
             result = regime.fit_new(patches)
         else:
-            if shown and device.type == "cpu":
-                patches = replace(patches, rasters=torch.from_numpy(np.stack(shown[part])))
+            if raster_addresses is not None and device.type == "cpu":
+                patches = replace(patches, raster_addresses=raster_addresses[part])
             result = regime.fit_warm(patches, torch.from_numpy(stored[part]).to(device))
         result = replace(result, parameters=in_half_precision(result.parameters))
         return result, rasters_of_batch(regime, result.parameters)

@@ -15,6 +15,7 @@ import numpy as np
 from numba import njit
 
 from streamdgp.fitting.feet import DU, DV, FOOT, MOST, PHI, POINT, feet_on_raster, feet_scratch
+from streamdgp.fitting.pointers import raster_at
 from streamdgp.fitting.raster import RASTER
 from streamdgp.fitting.small_systems import (
     cholesky,
@@ -30,7 +31,7 @@ __all__ = ["STEEP_COS", "STEEP_SHARE", "rasters_of_charts", "regress_charts"]
 _HALF = (RASTER - 1) / 2
 _AFFINE = 3
 _JITTER = 1e-6
-_STEPS = 3
+_STEPS = 2
 _WIDE = 32
 STEEP_COS = 0.4
 """A chart is steep where its normal leans further from the tangent plane's than this, 66 degrees."""
@@ -380,7 +381,7 @@ def regress_charts(
     points, weights, thickness
         Evidence as in PatchBatch: (C, N, 3), (C, N) with 0 for padding, (C,).
     start
-        (C, 3 + m, 3) coefficients; stored (C, 33, 33, 3) the same charts on the lattice, or (0, ...)
+        (C, 3 + m, 3) coefficients; stored (C,) int64 addresses of the same charts' rasters, or none
         for a cold start: that is regressed once with a large ridge, because an assignment jitters.
     table
         (33, 33, m) features on the raster lattice, and ``lattice`` (m, 1089) the same feature by feature;
@@ -436,7 +437,7 @@ def regress_charts(
                 for c in range(3):
                     smooth[i, c] = solution[i, c] + (affine[i, c] if i < 3 else 0.0)
             _raster(lattice, smooth, planes, raster)
-        shown = raster if cold else stored[chart].reshape(-1)
+        shown = raster if cold else raster_at(stored[chart]).reshape(-1)
         _feet(shown, smooth, points[chart], w, count, thick, gauge, scratch, over, foot)
         _design(table, foot, points[chart], w, total, count, rows, affine)
         _gram(rows, count, gram)

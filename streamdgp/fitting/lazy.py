@@ -289,10 +289,12 @@ class LazyRegime:
     ) -> FitResult:
         """``_regress`` chart by chart (CPU)."""
         points, weights = patches.points.numpy(), patches.weights.numpy()
-        stored = np.empty((0, RASTER, RASTER, 3), np.float32)
-        if not cold:
-            on_lattice = patches.rasters
-            stored = (self.rasters(self._flatten(coefficients)) if on_lattice is None else on_lattice).numpy()
+        stored, made = np.zeros(0, np.int64), None
+        if patches.raster_addresses is not None:
+            stored = patches.raster_addresses
+        elif not cold:
+            made = self.rasters(self._flatten(coefficients)).numpy()
+            stored = made.__array_interface__["data"][0] + made.strides[0] * np.arange(len(made))
         count, rows = weights.shape
         out = np.empty((count, table.shape[2] + 3, 3), np.float32)
         feet, robust = np.empty((count, rows, 2), np.float32), np.empty((count, rows), np.float32)

@@ -24,13 +24,13 @@ class PatchBatch:
     points (C, N, 3)   evidence in chart coordinates; padding rows are 0
     weights (C, N)     inverse variance in chart units (1/sigma^2); 0 marks padding
     thickness (C,)     spread of the evidence along the normal, chart units; left out: zeros
-    rasters            the stored charts on the lattice (C, 33, 33, 3), for warm fits that have them at hand
+    raster_addresses   (C,) int64 of the stored charts' rasters, if at hand (warm fits, CPU)
     """
 
     points: torch.Tensor
     weights: torch.Tensor
     thickness: torch.Tensor = field(default_factory=lambda: torch.zeros(0))
-    rasters: torch.Tensor | None = None
+    raster_addresses: npt.NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         c, n, three = self.points.shape

@@ -21,6 +21,7 @@ import numpy as np
 from numba import njit
 
 from streamdgp.fitting.feet import DU, DV, FOOT, MOST, PHI, POINT, feet_on_raster, feet_scratch
+from streamdgp.fitting.pointers import raster_at, support_mask_at
 from streamdgp.fitting.raster import RASTER
 
 __all__ = ["blend_points", "is_near_chart", "support_at"]
@@ -31,7 +32,7 @@ _SAME_SHEET_COS = 0.35
 _STEEPEST = 2.0
 _RASTER_SLACK = 0.08
 _HALF = (RASTER - 1) / 2
-_STEPS = 3
+_STEPS = 2
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -128,8 +129,8 @@ def _note(
     band = band_m / size
     if found == 0:
         return used
-    feet_on_raster(rasters[chart].reshape(-1), s, found, _STEPS)
-    mask, turn = support[chart], rotation[chart]
+    feet_on_raster(raster_at(rasters[chart]).reshape(-1), s, found, _STEPS)
+    mask, turn = support_mask_at(support[chart]), rotation[chart]
     for k in range(found):
         n0 = s[DU + MOST + k] * s[DV + 2 * MOST + k] - s[DU + 2 * MOST + k] * s[DV + MOST + k]
         n1 = s[DU + 2 * MOST + k] * s[DV + k] - s[DU + k] * s[DV + 2 * MOST + k]
@@ -177,8 +178,8 @@ def blend_points(
 ) -> None:
     """Blend at points (P, 3) float64.
 
-    ``charts`` = (anchor (K, 3), rotation (K, 3, 3), scale (K,), rasters (K, 33, 33, 3),
-    support (K, 16, 16)), in id order. Outputs result (P, 5) = [distance_m, normal (3), support] and
+    ``charts`` = (anchor (K, 3), rotation (K, 3, 3), scale (K,), addresses of rasters (K,) and of support
+    masks (K,) int64), in id order. Outputs result (P, 5) = [distance_m, normal (3), support] and
     reached (P,) uint8, 0 where no chart reaches.
     """
     anchor, rotation, scale, rasters, _ = charts
@@ -203,7 +204,7 @@ def blend_points(
                 anchor[c],
                 rotation[c],
                 scale[c],
-                rasters[c],
+                raster_at(rasters[c]),
                 band_m,
                 blend_radius,
                 s,

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from streamdgp.fitting.pointers import raster_at
 from streamdgp.surface.blend import blend_points, is_near_chart
 
 __all__ = ["evaluate_nodes", "march", "refine_vertices"]
@@ -71,7 +72,9 @@ def evaluate_nodes(
     count = 0
     for c in range(anchor.shape[0]):
         reach_m = scale[c] * blend_radius
-        count += _mark(corner, step_m, band_m, reach_m, anchor[c], rotation[c], scale[c], rasters[c], near)
+        count += _mark(
+            corner, step_m, band_m, reach_m, anchor[c], rotation[c], scale[c], raster_at(rasters[c]), near
+        )
     points = np.empty((count, 3))
     p = 0
     for i in range(n):

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from streamdgp.atlas.addressed import AddressedArrays
 from streamdgp.errors import InvalidInputError
 from streamdgp.parts import cores
 from streamdgp.surface.kernels import evaluate_nodes, march, refine_vertices
@@ -71,15 +72,15 @@ class SurfaceSnapshot:
     """The surface as of one moment. Arrays are private copies or never written again.
 
     anchor_m (K, 3) float64, rotation (K, 3, 3) float64, scale_m, version (K,) int64,
-    rasters and supports: K read-only arrays.
+    rasters and supports: K arrays each, never written again.
     """
 
     anchor_m: npt.NDArray[np.float64]
     rotation: npt.NDArray[np.float64]
     scale_m: npt.NDArray[np.float64]
     version: npt.NDArray[np.int64]
-    rasters: tuple[npt.NDArray[np.float32], ...]
-    supports: tuple[npt.NDArray[np.float32], ...]
+    rasters: AddressedArrays
+    supports: AddressedArrays
     resolution_m: float | None
     blend_radius: float
     tile_cells: int
@@ -137,7 +138,7 @@ class SurfaceSnapshot:
         """
         step = self._step(resolution_m)
         roi = _roi(roi_m)
-        if step is None or not self.rasters:
+        if step is None or not len(self.rasters):
             return
 
         def make(plan: _TilePlan) -> TileMesh:
@@ -162,7 +163,7 @@ class SurfaceSnapshot:
     def signatures(self) -> dict[tuple[int, int, int], int]:
         """What each tile at the default resolution is made from: equal signatures, equal tiles."""
         step = self._step(None)
-        if step is None or not self.rasters:
+        if step is None or not len(self.rasters):
             return {}
         return {index: signature for index, _, signature in self._plan(step, None)}
 
@@ -225,8 +226,8 @@ class SurfaceSnapshot:
             self.anchor_m[members],
             self.rotation[members],
             self.scale_m[members],
-            np.stack([self.rasters[c] for c in members]),
-            np.stack([self.supports[c] for c in members]),
+            self.rasters.addresses(members),
+            self.supports.addresses(members),
         )
 
     def _extract(

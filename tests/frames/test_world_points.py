@@ -32,7 +32,7 @@ def _cloud(count: int, seed: int = 0) -> tuple[Array, Array, Array, Array, Array
 def test_against_numpy(count: int, origin: tuple[float, float, float] | None) -> None:
     points, normals, sigma, rotation, translation = _cloud(count)
     at = np.zeros(3) if origin is None else np.array(origin)
-    got = world_points(points, normals, sigma, at, origin is not None, rotation, translation, _MIN_COS)
+    got = world_points(points, normals, sigma, at, origin is not None, rotation, translation, _MIN_COS, count)
     p, n = points.astype(np.float64), normals.astype(np.float64)
     to_sensor = at - p
     cosine = (to_sensor * n).sum(1) / np.linalg.norm(to_sensor, axis=1)
@@ -68,6 +68,21 @@ def test_against_numpy(count: int, origin: tuple[float, float, float] | None) ->
 def test_single_points(point: tuple[float, ...], normal: tuple[float, ...], kept: bool) -> None:
     one = (np.array([x], np.float32) for x in (point, normal))
     got = world_points(
-        *one, np.array([0.01], np.float32), np.zeros(3), True, np.eye(3), np.zeros(3), _MIN_COS
+        *one, np.array([0.01], np.float32), np.zeros(3), True, np.eye(3), np.zeros(3), _MIN_COS, 1
     )
     assert len(got[0]) == int(kept)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 50), (16, 16), (17, 33), (40, 90)])
+def test_an_image_comes_in_blocks(height: int, width: int) -> None:
+    """Every pixel once, with its own values, block after block."""
+    points, normals, sigma, rotation, translation = _cloud(height * width)
+    given = (points, normals, sigma, np.zeros(3), False, rotation, translation, _MIN_COS)
+    plain, blocks = world_points(*given, height * width), world_points(*given, width)
+    assert sorted(blocks[4]) == sorted(plain[4])
+    back = np.argsort(blocks[4])
+    for ours, theirs in zip(blocks, plain, strict=True):
+        np.testing.assert_array_equal(ours[back], theirs)
+    row, column = np.divmod(blocks[4], width)
+    block = row // 16 * (width // 16 + 1) + column // 16
+    assert (np.diff(block) >= 0).all()
