@@ -92,23 +92,10 @@ def neighbour_predictions(
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Own points (K, N, 3) combined with the neighbours' predictions there; the neighbours' share (K, N)."""
     around = _neighbourhood(atlas, charts, silent)
-    return _predictions(atlas, around, slice(0, len(charts)), charts, own, mu, tolerance)
-
-
-def _predictions(
-    atlas: Atlas,
-    around: _Neighbourhood,
-    part: slice,
-    charts: npt.NDArray[np.int64],
-    own: npt.NDArray[np.float32],
-    mu: float,
-    tolerance: float,
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """``neighbour_predictions`` for the charts of one batch, which are ``part`` of the neighbourhood."""
     targets, overlap = np.empty_like(own), np.empty(own.shape[:2], np.float32)
     residual = atlas.columns["residual"][charts].astype(np.float64)
     neighbour_targets(
-        charts, around.start[part.start : part.stop + 1], around.near, around.row,
+        charts, around.start, around.near, around.row,
         around.raster_address, around.support_address, around.authority,
         atlas.columns["anchor"], atlas.columns["rotation"], atlas.scale_m, mu, own,
         atlas.supports.addresses(charts), np.maximum(tolerance * residual, 1e-6),
@@ -141,12 +128,11 @@ def _solve_blocks(
 ) -> tuple[npt.NDArray[np.float32], list[npt.NDArray[np.float32]]]:
     """Solve every dirty chart against its neighbours as they stand; returns parameters and rasters."""
     samples = consistency_samples().to(regime.device)
-    around = _neighbourhood(atlas, charts)
 
     def solve(part: slice) -> tuple[npt.NDArray[np.float32], list[npt.NDArray[np.float32]]]:
         stored = torch.from_numpy(alone[part]).to(regime.device)
         own = regime.evaluate(stored, samples).cpu().numpy()
-        targets, _ = _predictions(atlas, around, part, charts[part], own, mu, _TOLERANCE)
+        targets, _ = neighbour_predictions(atlas, charts[part], own, mu, _TOLERANCE)
         moved = regime.refit_to(stored, samples, torch.from_numpy(targets).to(regime.device))
         parameters = in_half_precision(moved)
         return parameters.cpu().numpy(), rasters_of_batch(regime, parameters)
