@@ -13,6 +13,7 @@ from streamdgp.errors import InvalidFrameError
 from streamdgp.evidence import kernels
 from streamdgp.evidence.free_space import carve, farthest_per_tile
 from streamdgp.evidence.precision import OFFSET_STEP_VOX
+from streamdgp.frames.noise import normal_variance_m2
 from streamdgp.frames.orient import OrientedPoints
 from streamdgp.parts import in_parts
 
@@ -132,7 +133,7 @@ class SurfelMap:
         offsets = (scaled - voxels - 0.5).astype(np.float32)
         # No sensor is exact: a sigma below a thousandth of a voxel would drown all other evidence.
         sigma_m = np.maximum(points.sigma_m.astype(np.float64), 1e-3 * self.voxel_size_m)
-        weights = points.incidence_cos.astype(np.float64) / sigma_m**2
+        weights = 1.0 / normal_variance_m2(sigma_m, points.incidence_cos.astype(np.float64))
         color = (
             np.zeros((len(points), 3), np.float32)
             if points.color is None

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["DEPTH_CAMERA_NOISE", "LIDAR_NOISE", "depth_camera_sigma_m", "lidar_sigma_m"]
+__all__ = ["DEPTH_CAMERA_NOISE", "LIDAR_NOISE", "depth_camera_sigma_m", "lidar_sigma_m", "normal_variance_m2"]
+
+_ACROSS_TO_ALONG = 0.5
 
 DEPTH_CAMERA_NOISE = (0.0012, 0.0019, 0.4)
 """a, b, c of sigma(z) = a + b (z - c)^2, metres."""
@@ -25,3 +27,17 @@ def depth_camera_sigma_m(depth_m: npt.NDArray[np.float32]) -> npt.NDArray[np.flo
 def lidar_sigma_m(range_m: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Range noise of a time-of-flight LiDAR: constant 2 cm."""
     return np.full_like(range_m, LIDAR_NOISE[0])
+
+
+def normal_variance_m2(
+    sigma_m: npt.NDArray[np.float64], incidence_cos: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Variance (N,) of points along the surface normal, from their noise along the ray.
+
+    A point that wanders along its ray by sigma moves along the normal by sigma * cos(incidence) only: views at
+    a slant tell more of the height of a surface than frontal ones. Across the ray it wanders too, by about half
+    as much between 1 and 2.5 m (Nguyen, Izadi and Lovell 2012, section 4: 0.8 pixels); that counts by the sine.
+    """
+    along = incidence_cos**2
+    variance: npt.NDArray[np.float64] = sigma_m**2 * (along + _ACROSS_TO_ALONG**2 * (1.0 - along))
+    return variance

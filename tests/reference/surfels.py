@@ -86,7 +86,8 @@ class ReferenceSurfels:
             slot.count += 1
             if not slot.counts(view, self.most_per_view):
                 continue
-            w = float(points.incidence_cos[i]) / float(points.sigma_m[i]) ** 2
+            along = float(points.incidence_cos[i]) ** 2
+            w = 1 / (float(points.sigma_m[i]) ** 2 * (along + 0.25 * (1 - along)))
             offset_vox = (scaled - (x, y, z) - 0.5).astype(np.float32).astype(np.float64)
             color = np.zeros(3) if points.color is None else points.color[i].astype(np.float64)
             slot.move(w / (slot.weight + w), offset_vox, normal, color)
