@@ -53,7 +53,15 @@ class AddressedArrays:
         held._arrays, held._addresses = self._arrays.copy(), self._addresses[: len(self)].copy()
         return held
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _addressed, (self._arrays,)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> AddressedArrays:
-        copied = AddressedArrays()
-        copied.extend(array.copy() for array in self._arrays)
-        return copied
+        return _addressed(array.copy() for array in self._arrays)
+
+
+def _addressed(arrays: Iterable[npt.NDArray[np.float32]]) -> AddressedArrays:
+    """Copies and unpickled arrays lie elsewhere: their addresses are asked anew."""
+    made = AddressedArrays()
+    made.extend(arrays)
+    return made

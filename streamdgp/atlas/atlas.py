@@ -24,7 +24,7 @@ __all__ = ["Atlas", "tangent_frames"]
 _CELLS = DIRTY_CELLS * DIRTY_CELLS
 _BACKED_SHARE = 0.05
 _GROWN_SHARE = 0.2
-_EARLY_GROWTH = 0.7
+_EARLY_GROWTH = 0.45
 _MASS_BITS = 8
 _APPEARED_SHARE = 0.08
 _VANISHED_SHARE = 0.5
@@ -146,7 +146,7 @@ class Atlas:
         """Of the touched charts, those whose evidence changed enough to be fitted again.
 
         A cell counts when it becomes backed or its evidence mass has grown enough since the last fit: by
-        nine tenths after the first fit, by less later, by ``growth`` in the end. Early fits are soon outdated
+        three quarters after the first fit, by less later, by ``growth`` in the end. Early fits are soon outdated
         anyway; late ones decide how much of the evidence the surface shows. Newly backed cells must be a
         twelfth of the backed ones, grown cells a fifth: each fit costs the same, and one that changes
         little is better spent elsewhere. One cell that lost half of its evidence to free space suffices:

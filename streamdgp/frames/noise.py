@@ -34,9 +34,10 @@ def normal_variance_m2(
 ) -> npt.NDArray[np.float64]:
     """Variance (N,) of points along the surface normal, from their noise along the ray.
 
-    A point that wanders along its ray by sigma moves along the normal by sigma * cos(incidence) only: views at
-    a slant tell more of the height of a surface than frontal ones. Across the ray it wanders too, by about half
-    as much between 1 and 2.5 m (Nguyen, Izadi and Lovell 2012, section 4: 0.8 pixels); that counts by the sine.
+    A point that wanders along its ray by sigma moves along the normal by sigma * cos(incidence) only: views
+    at a slant tell more of the height of a surface than frontal ones. Across the ray it wanders too, about
+    half as much between 1 and 2.5 m (Nguyen, Izadi and Lovell 2012, section 4: 0.8 pixels); that counts by
+    the sine.
     """
     along = incidence_cos**2
     variance: npt.NDArray[np.float64] = sigma_m**2 * (along + _ACROSS_TO_ALONG**2 * (1.0 - along))

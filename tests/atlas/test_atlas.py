@@ -77,7 +77,7 @@ _ALL = np.arange(6)
 
 
 def _dirty(atlas: Atlas, touched: npt.NDArray[np.int64] = _ALL) -> npt.NDArray[np.int64]:
-    """Charts to be fitted when these were touched, refits from twice the mass."""
+    """Charts to be fitted when these were touched, refits from twice the mass (2.45 times after one fit)."""
     return atlas.dirty(touched, 2.0)
 
 
@@ -103,7 +103,7 @@ def test_grazing_points_in_new_cells_do_not() -> None:
     assert not len(_dirty(atlas))
 
 
-@pytest.mark.parametrize(("gain", "dirty"), [(90.0, False), (99.0, False), (101.0, True), (500.0, True)])
+@pytest.mark.parametrize(("gain", "dirty"), [(90.0, False), (143.0, False), (148.0, True), (500.0, True)])
 def test_growth_by_the_factor_makes_a_chart_dirty(gain: float, dirty: bool) -> None:
     atlas = _atlas(6)
     atlas.columns["fresh_mass"][2, :16] = gain
@@ -155,7 +155,7 @@ def test_logarithmic_refits() -> None:
             mass = atlas.columns["fit_mass"][:1] + atlas.columns["fresh_mass"][:1]
             seen = np.ones((1, 16, 16), np.float32)
             atlas.store_fit(np.array([0]), seen, mass, np.zeros(1, np.bool_), k, _nothing_remembered())
-    assert 8 <= len(refits) <= 10
+    assert 7 <= len(refits) <= 9
 
 
 @pytest.mark.parametrize("count", [1, 255, 256, 700])

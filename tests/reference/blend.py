@@ -57,7 +57,7 @@ def blend_at(
             continue
         v[0] = y[0]
         v[1] = y[1]
-        d2 = foot_on_raster(rasters[c], y, v, out, 3)
+        d2 = foot_on_raster(rasters[c], y, v, out, 2)
         nx = out[4] * out[8] - out[5] * out[7]
         ny = out[5] * out[6] - out[3] * out[8]
         nz = out[3] * out[7] - out[4] * out[6]
