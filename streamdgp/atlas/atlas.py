@@ -145,9 +145,9 @@ class Atlas:
     def dirty(self, touched: npt.NDArray[np.int64], growth: float) -> npt.NDArray[np.int64]:
         """Of the touched charts, those whose evidence changed enough to be fitted again.
 
-        A cell counts when it becomes backed or its evidence mass has grown enough since the last fit: by
-        three quarters after the first fit, by less later, by ``growth`` in the end. Early fits are soon outdated
-        anyway; late ones decide how much of the evidence the surface shows. Newly backed cells must be a
+        A cell counts when it becomes backed or its evidence mass has grown enough since the last fit: to
+        1.7 times after the first fit, to less later, to ``growth`` times in the end. Early fits are soon
+        outdated anyway; late ones decide how much of the evidence the surface shows. Newly backed cells must be a
         twelfth of the backed ones, grown cells a fifth: each fit costs the same, and one that changes
         little is better spent elsewhere. One cell that lost half of its evidence to free space suffices:
         surface has to go.
