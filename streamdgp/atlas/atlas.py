@@ -147,8 +147,8 @@ class Atlas:
 
         A cell counts when it becomes backed or its evidence mass has grown enough since the last fit: to
         1.7 times after the first fit, to less later, to ``growth`` times in the end. Early fits are soon
-        outdated anyway; late ones decide how much of the evidence the surface shows. Newly backed cells must be a
-        twelfth of the backed ones, grown cells a fifth: each fit costs the same, and one that changes
+        outdated anyway; late ones decide how much of the evidence the surface shows. Newly backed cells must
+        be a twelfth of the backed ones, grown cells a fifth: each fit costs the same, and one that changes
         little is better spent elsewhere. One cell that lost half of its evidence to free space suffices:
         surface has to go.
         """
