@@ -22,6 +22,7 @@ from benchmarks.engine import Reconstruction, reconstruct, warm_up
 from benchmarks.inside import fit_independently, snapshot_state
 from benchmarks.object import Scan, make_scan
 from benchmarks.results import Result, Table, conclude, json_option
+from streamdgp.atlas.atlas import NORMAL_STEPS
 from streamdgp.config import ConsistencyConfig, SceneConfig
 from streamdgp.evaluation import MeshScores
 from streamdgp.evidence.precision import OFFSET_STEP_VOX
@@ -121,7 +122,8 @@ def anchor_rows(scan: Scan, seed: int = 0) -> list[list[str]]:
             same = (np.einsum("nki,ni->nk", others, own) > 0)[..., None]
             normal = (others * same).sum(1)
             normal /= np.linalg.norm(normal, axis=1, keepdims=True)
-            charts["anchor"], charts["normal"] = evidence_m[drawn], np.rint(32767 * normal).astype(np.int16)
+            charts["anchor"] = evidence_m[drawn]
+            charts["normal"] = np.rint(NORMAL_STEPS * normal).astype(np.int16)
         for column in ("fits", "fit_mass", "fresh_mass", "parameters"):
             charts[column][:] = 0
         again = Reconstructor.restore(state)

@@ -19,9 +19,11 @@ from streamdgp.frames.view import SensorView
 from streamdgp.parts import in_parts
 from streamdgp.sampling.anchors import insert_chart
 
-__all__ = ["Atlas", "tangent_frames"]
+__all__ = ["NORMAL_STEPS", "Atlas", "tangent_frames"]
 
 _CELLS = DIRTY_CELLS * DIRTY_CELLS
+NORMAL_STEPS = 32767
+"""A unit in a component of a stored normal."""
 _BACKED_SHARE = 0.05
 _GROWN_SHARE = 0.2
 _EARLY_GROWTH = 0.45
@@ -51,7 +53,7 @@ def _frames_of(normal: npt.NDArray[np.int16]) -> npt.NDArray[np.float64]:
 class Atlas:
     """Charts of one scene. Numbers are given in order of creation and never reused.
 
-    Columns: anchor (3,) float64 m; normal (3,) int16 in 32767ths and, made from it, rotation (3, 3)
+    Columns: anchor (3,) float64 m; normal (3,) int16 in NORMAL_STEPS and, made from it, rotation (3, 3)
     float64 (columns: tangents, normal); parameters (P,) float16; support (16, 16) uint8, how far each
     cell is surface in 255ths; hits and passes (16, 16) uint8, what was seen there and what went through;
     fit_mass and fresh_mass (64,) float32 of few significant bits, evidence weight per cell at and since
@@ -131,7 +133,7 @@ class Atlas:
 
     def face(self, charts: npt.NDArray[np.int64], normals: npt.NDArray[np.float64]) -> None:
         """Turn charts so that their normals are these unit vectors (K, 3), in the steps that are stored."""
-        self.columns["normal"][charts] = np.rint(32767 * normals)
+        self.columns["normal"][charts] = np.rint(NORMAL_STEPS * normals)
         self.columns["rotation"][charts] = _frames_of(self.columns["normal"][charts])
 
     def stored_columns(self) -> dict[str, npt.NDArray[Any]]:
