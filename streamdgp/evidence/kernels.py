@@ -23,7 +23,15 @@ from streamdgp.evidence.precision import (
     rounded_weight,
 )
 
-__all__ = ["block_of", "find_block", "fuse_points", "hash_insert", "insert_existing", "rehash"]
+__all__ = [
+    "block_of",
+    "find_block",
+    "fuse_points",
+    "hash_insert",
+    "insert_existing",
+    "into_voxels",
+    "rehash",
+]
 
 BLOCK = 8
 _EMPTY = np.int32(-1)
@@ -101,6 +109,17 @@ def insert_existing(
         else:
             chain[cells[b, cell]] = s
     return blocks
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def into_voxels(begin: int, end: int, positions_m: Any, voxel_m: float, voxels: Any, offsets: Any) -> None:
+    """Voxels (N, 3) int32 of positions (N, 3), and offsets (N, 3) float32 from their centres in voxels."""
+    for i in range(begin, end):
+        for k in range(3):
+            scaled = positions_m[i, k] / voxel_m
+            whole = np.floor(scaled)
+            voxels[i, k] = np.int32(whole)
+            offsets[i, k] = scaled - whole - 0.5
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -128,17 +128,17 @@ class SurfelMap:
             The points lie too far from the world origin for this voxel size.
         """
         self.check_reach(points)
-        scaled = points.positions_m / self.voxel_size_m
-        voxels = np.floor(scaled)
-        offsets = (scaled - voxels - 0.5).astype(np.float32)
+        voxels, offsets = np.empty((len(points), 3), np.int32), np.empty((len(points), 3), np.float32)
+        in_parts(
+            lambda begin, end: kernels.into_voxels(
+                begin, end, points.positions_m, self.voxel_size_m, voxels, offsets
+            ),
+            len(points),
+        )
         # No sensor is exact: a sigma below a thousandth of a voxel would drown all other evidence.
         sigma_m = np.maximum(points.sigma_m.astype(np.float64), 1e-3 * self.voxel_size_m)
         weights = 1.0 / normal_variance_m2(sigma_m, points.incidence_cos.astype(np.float64))
-        color = (
-            np.zeros((len(points), 3), np.float32)
-            if points.color is None
-            else points.color.astype(np.float32)
-        )
+        color = np.zeros((len(points), 3), np.uint8) if points.color is None else points.color
         touched = np.empty(len(points), np.int64)
         gained = np.empty(len(points), np.float64)
         self._counters[2] = 0
@@ -146,7 +146,7 @@ class SurfelMap:
         while done < len(points):
             c = self.columns
             done += kernels.fuse_points(
-                voxels.astype(np.int32), offsets, points.normals, weights, color, done,
+                voxels, offsets, points.normals, weights, color, done,
                 self._view_number(points), self._config.most_per_view, frame_index,
                 self.table, self.block_keys, self.cells, self._counters,
                 c["key"], self.chain, c["weight"], c["offset"], c["normal"], c["color"], c["count"],
