@@ -95,9 +95,11 @@ def picture(
     if reference is not None:
         _draw_scale(sheet, worst_m, font)
     sheet.save(path, format="PNG", optimize=True)
-    if path.stat().st_size > MAX_BYTES:
+    for colors in (256, 128, 64):
+        if path.stat().st_size <= MAX_BYTES:
+            break
         palette = None if truth is None else _palette()
-        few = sheet.quantize(256, palette=palette, dither=Image.Dither.NONE)
+        few = sheet.quantize(colors, palette=palette, dither=Image.Dither.NONE)
         few.save(path, format="PNG", optimize=True)
 
 
