@@ -38,14 +38,14 @@ def in_parts(work: Callable[[int, int], _T], count: int) -> list[_T]:
 
 def one_ahead(work: Callable[[_S], _T], items: Iterable[_S]) -> Iterator[Future[_T]]:
     """``work`` on every item, in order, done in a thread one item ahead of who takes the results."""
-    with ThreadPoolExecutor(1, "streamdgp-ahead") as reader:
-        coming: Future[_T] | None = None
-        try:
-            for item in items:
-                mine, coming = coming, reader.submit(work, item)
-                if mine is not None:
-                    yield mine
-            if coming is not None:
-                yield coming
-        finally:
-            reader.shutdown(wait=False, cancel_futures=True)
+    reader = ThreadPoolExecutor(1, "streamdgp-ahead")
+    coming: Future[_T] | None = None
+    try:
+        for item in items:
+            mine, coming = coming, reader.submit(work, item)
+            if mine is not None:
+                yield mine
+        if coming is not None:
+            yield coming
+    finally:
+        reader.shutdown(cancel_futures=True)

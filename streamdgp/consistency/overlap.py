@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 
 from streamdgp.evidence.kernels import find_block
-from streamdgp.fitting.feet import DU, DV, FOOT, MOST, PHI, POINT, feet_on_raster, feet_scratch
+from streamdgp.fitting.feet import FOOT, MOST, PHI, POINT, feet_on_raster, feet_scratch, foot_normal
 from streamdgp.fitting.pointers import raster_at, support_mask_at
 from streamdgp.surface.blend import support_at
 
@@ -107,7 +107,7 @@ def neighbour_targets(
         b_q |phi(v_i) - phi^_q(v_i)|^2 + mu sum_q' b_q' |phi(v_i) - p_i'|^2,    p_i' on phi_q' at x_i,
 
     is least for (b_q phi^_q(v_i) + mu sum b_q' p_i') / (b_q + mu sum b_q'): that is the target. The
-    precisions b are the weights of the blend (streamdgp.surface.kernels: a chart is surest at its
+    precisions b are the weights of the blend (streamdgp.surface.blend: a chart is surest at its
     centre and where evidence backs it); with mu = 1 charts agree on the very surface that the blend
     shows, and so the blend does not move. ``authority`` scales them per neighbour. Neighbours farther
     off than ``tolerance`` (K,) count for less (Cauchy's weights): there charts disagree by what they
@@ -187,9 +187,7 @@ def neighbour_targets(
                 d2 = o0 * o0 + o1 * o1 + o2 * o2
                 if d2 > 0.09:
                     continue
-                n0 = s[DU + MOST + k] * s[DV + 2 * MOST + k] - s[DU + 2 * MOST + k] * s[DV + MOST + k]
-                n1 = s[DU + 2 * MOST + k] * s[DV + k] - s[DU + k] * s[DV + 2 * MOST + k]
-                n2 = s[DU + k] * s[DV + MOST + k] - s[DU + MOST + k] * s[DV + k]
+                n0, n1, n2 = foot_normal(s, k)
                 length = np.sqrt(n0 * n0 + n1 * n1 + n2 * n2)
                 dot = axis[0] * n0 + axis[1] * n1 + axis[2] * n2
                 if not dot >= _SAME_SHEET_COS * length or length == 0.0:

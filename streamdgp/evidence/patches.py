@@ -202,7 +202,7 @@ def survey_touched(
     step_m = OFFSET_STEP_VOX * voxel_m
     reach2 = scale_m * scale_m
     radius2 = radius_m * radius_m
-    near, facing = np.empty(_MOST_NEAR, np.int64), np.empty((_MOST_NEAR, 3))
+    near = np.empty(_MOST_NEAR, np.int64)
     listed = 0
     lx = ly = lz = np.iinfo(np.int64).min
     for i in range(touched.shape[0]):
@@ -226,8 +226,6 @@ def survey_touched(
                         while c >= 0:
                             if c % parts == part and listed < _MOST_NEAR:
                                 near[listed] = c
-                                for k in range(3):
-                                    facing[listed, k] = rotation[c, k, 2]
                                 listed += 1
                             c = following[c]
         sx, sy, sz = normal[s, 0], normal[s, 1], normal[s, 2]
@@ -237,15 +235,15 @@ def survey_touched(
         # A surfel whose normals cancel is no candidate for an anchor.
         covered[i] = 0 if length * NORMAL_STEP > LEAST_NORMAL and weight[s] > 0.0 else 1
         for m in range(listed):
-            dot = sx * facing[m, 0] + sy * facing[m, 1] + sz * facing[m, 2]
+            c = near[m]
+            dot = sx * rotation[c, 0, 2] + sy * rotation[c, 1, 2] + sz * rotation[c, 2, 2]
             if dot < min_cos * length:
                 continue
-            c = near[m]
             ex, ey, ez = cx - anchor[c, 0], cy - anchor[c, 1], cz - anchor[c, 2]
             in_ball = ex * ex + ey * ey + ez * ez <= reach2 and dot > min_cos * length
             ex, ey, ez = ex + ox, ey + oy, ez + oz
             if covered[i] == 0:
-                along = ex * facing[m, 0] + ey * facing[m, 1] + ez * facing[m, 2]
+                along = ex * rotation[c, 0, 2] + ey * rotation[c, 1, 2] + ez * rotation[c, 2, 2]
                 beyond = max(abs(along) - noise_m, 0.0)
                 if ex * ex + ey * ey + ez * ez - along * along + beyond * beyond <= radius2:
                     covered[i] = 1

@@ -16,13 +16,13 @@ from numba import njit
 
 from streamdgp.fitting.raster import RASTER
 
-__all__ = ["DU", "DV", "FOOT", "MOST", "PHI", "POINT", "feet_on_raster", "feet_scratch"]
+__all__ = ["FOOT", "MOST", "PHI", "POINT", "feet_on_raster", "feet_scratch", "foot_normal"]
 
 MOST = 256
 """Rows that a scratch holds."""
 # What the scratch holds, as offsets of rows of MOST values: points (3), feet (2), place in the cell (2),
 # corners of the cell (12), and in the end phi (3), dphi/dv0 (3), dphi/dv1 (3).
-POINT, FOOT, _PLACE, _LOW, _HIGH, PHI, DU, DV, _END = (
+POINT, FOOT, _PLACE, _LOW, _HIGH, PHI, _DU, _DV, _END = (
     MOST * k for k in (0, 3, 5, 7, 13, 19, 22, 25, 28)
 )  # fmt: skip
 _WHOLE = 32
@@ -112,16 +112,27 @@ def _look(s: Any, count: int) -> None:
             low = p + b * t
             along = q + b * z - low
             s[PHI + k * MOST + r] = low + a * along
-            s[DU + k * MOST + r] = along * _HALF
-            s[DV + k * MOST + r] = (t + a * (z - t)) * _HALF
+            s[_DU + k * MOST + r] = along * _HALF
+            s[_DV + k * MOST + r] = (t + a * (z - t)) * _HALF
+
+
+@njit(cache=True, nogil=True, inline="always", error_model="numpy")
+def foot_normal(s: Any, r: int) -> tuple[float, float, float]:
+    """dphi/dv0 x dphi/dv1 at the foot of row r, not of unit length."""
+    return (
+        s[_DU + MOST + r] * s[_DV + 2 * MOST + r] - s[_DU + 2 * MOST + r] * s[_DV + MOST + r],
+        s[_DU + 2 * MOST + r] * s[_DV + r] - s[_DU + r] * s[_DV + 2 * MOST + r],
+        s[_DU + r] * s[_DV + MOST + r] - s[_DU + MOST + r] * s[_DV + r],
+    )
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def feet_on_raster(raster: Any, s: Any, count: int, steps: int) -> None:
     """Gauss-Newton foot points of ``count`` points on a raster (3267,), from the feet in the scratch ``s``.
 
-    Fills FOOT, PHI, DU and DV of the scratch. Outside V the chart continues along its last cell. Registers
-    are filled to the end, with rows that nobody asked for, so that a row's bits do not depend on its place.
+    Fills FOOT and PHI of the scratch, and what ``foot_normal`` is made from. Outside V the chart continues
+    along its last cell. Registers are filled to the end, with rows that nobody asked for: the bits of a
+    row do not depend on its place.
     """
     count = (count + _WHOLE - 1) // _WHOLE * _WHOLE
     for _ in range(steps):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from streamdgp.fitting.feet import DU, DV, FOOT, MOST, PHI, POINT, feet_on_raster, feet_scratch
+from streamdgp.fitting.feet import FOOT, MOST, PHI, POINT, feet_on_raster, feet_scratch, foot_normal
 from streamdgp.fitting.pointers import raster_at
 from streamdgp.fitting.raster import RASTER
 from streamdgp.fitting.small_systems import (
@@ -123,9 +123,7 @@ def _feet(
             feet[1, begin + r] = s[FOOT + MOST + r]
             over[0, begin + r] = s[PHI + r]
             over[1, begin + r] = s[PHI + MOST + r]
-            n0 = s[DU + MOST + r] * s[DV + 2 * MOST + r] - s[DU + 2 * MOST + r] * s[DV + MOST + r]
-            n1 = s[DU + 2 * MOST + r] * s[DV + r] - s[DU + r] * s[DV + 2 * MOST + r]
-            n2 = s[DU + r] * s[DV + MOST + r] - s[DU + MOST + r] * s[DV + r]
+            n0, n1, n2 = foot_normal(s, r)
             backed = weights[begin + r] > 0.0
             seen += backed
             steep += backed and n2 < STEEP_COS * np.sqrt(n0 * n0 + n1 * n1 + n2 * n2)

@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from streamdgp.fitting.feet import DU, DV, FOOT, MOST, PHI, POINT, feet_on_raster, feet_scratch
+from streamdgp.fitting.feet import FOOT, MOST, PHI, POINT, feet_on_raster, feet_scratch, foot_normal
 from streamdgp.fitting.pointers import raster_at, support_mask_at
 from streamdgp.fitting.raster import RASTER
 
-__all__ = ["blend_points", "is_near_chart", "support_at"]
+__all__ = ["blend_points", "in_chart", "is_near_chart", "support_at"]
 
 _SUPPORT_FLOOR = 1e-3
 _SAME_SHEET_COS = 0.35
@@ -52,6 +52,16 @@ def support_at(mask: Any, u: float, v: float) -> float:
             if 0 <= ii < n and 0 <= jj < n:
                 total += (a if di else 1.0 - a) * (b if dj else 1.0 - b) * mask[ii, jj]
     return total
+
+
+@njit(cache=True, nogil=True, inline="always", error_model="numpy")
+def in_chart(rotation: Any, scale: float, x: float, y: float, z: float) -> tuple[float, float, float]:
+    """Chart coordinates of an offset from the anchor, world axes."""
+    return (
+        (x * rotation[0, 0] + y * rotation[1, 0] + z * rotation[2, 0]) / scale,
+        (x * rotation[0, 1] + y * rotation[1, 1] + z * rotation[2, 1]) / scale,
+        (x * rotation[0, 2] + y * rotation[1, 2] + z * rotation[2, 2]) / scale,
+    )
 
 
 @njit(cache=True, nogil=True, inline="always", error_model="numpy")
@@ -85,9 +95,7 @@ def _find(
         dx, dy, dz = points[p, 0] - anchor[0], points[p, 1] - anchor[1], points[p, 2] - anchor[2]
         length2 = dx * dx + dy * dy + dz * dz
         if length2 < reach2:
-            y0 = (dx * rotation[0, 0] + dy * rotation[1, 0] + dz * rotation[2, 0]) / scale
-            y1 = (dx * rotation[0, 1] + dy * rotation[1, 1] + dz * rotation[2, 1]) / scale
-            y2 = (dx * rotation[0, 2] + dy * rotation[1, 2] + dz * rotation[2, 2]) / scale
+            y0, y1, y2 = in_chart(rotation, scale, dx, dy, dz)
             if is_near_chart(raster, y0, y1, y2, band):
                 point[found] = p
                 weight[found] = (1.0 - length2 / reach2) ** 3
@@ -132,9 +140,7 @@ def _note(
     feet_on_raster(raster_at(rasters[chart]).reshape(-1), s, found, _STEPS)
     mask, turn = support_mask_at(support[chart]), rotation[chart]
     for k in range(found):
-        n0 = s[DU + MOST + k] * s[DV + 2 * MOST + k] - s[DU + 2 * MOST + k] * s[DV + MOST + k]
-        n1 = s[DU + 2 * MOST + k] * s[DV + k] - s[DU + k] * s[DV + 2 * MOST + k]
-        n2 = s[DU + k] * s[DV + MOST + k] - s[DU + MOST + k] * s[DV + k]
+        n0, n1, n2 = foot_normal(s, k)
         length = np.sqrt(n0 * n0 + n1 * n1 + n2 * n2)
         if not (length > 0.0):
             continue

@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 
 from streamdgp.fitting.pointers import raster_at
-from streamdgp.surface.blend import blend_points, is_near_chart
+from streamdgp.surface.blend import blend_points, in_chart, is_near_chart
 
 __all__ = ["evaluate_nodes", "march", "refine_vertices"]
 
@@ -42,9 +42,7 @@ def _mark(
                 dz = (corner[2] + k) * step_m - anchor[2]
                 if near[i, j, k] or dx * dx + dy * dy + dz * dz >= reach_m * reach_m:
                     continue
-                y0 = (dx * rotation[0, 0] + dy * rotation[1, 0] + dz * rotation[2, 0]) / scale
-                y1 = (dx * rotation[0, 1] + dy * rotation[1, 1] + dz * rotation[2, 1]) / scale
-                y2 = (dx * rotation[0, 2] + dy * rotation[1, 2] + dz * rotation[2, 2]) / scale
+                y0, y1, y2 = in_chart(rotation, scale, dx, dy, dz)
                 if is_near_chart(raster, y0, y1, y2, band):
                     near[i, j, k] = 1
                     marked += 1

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from streamdgp.fitting.feet import DU, DV, FOOT, MOST, PHI, POINT, feet_on_raster, feet_scratch
+from streamdgp.fitting.feet import FOOT, MOST, PHI, POINT, feet_on_raster, feet_scratch, foot_normal
 from streamdgp.fitting.raster import RASTER, foot_on_raster
 from streamdgp.surface import weld_tiles
 from streamdgp.surface.blend import blend_points
@@ -43,19 +43,22 @@ def test_feet_side_by_side_are_those_one_by_one(kind: str, count: int, steps: in
     for k in range(2):
         scratch[FOOT + k * MOST :][:count] = points[:, k]
     feet_on_raster(raster.reshape(-1), scratch, count, steps)
+    elsewhere = 0
     for r in range(count):
         v, out = points[r, :2].copy(), np.empty(9)
         foot_on_raster(raster, points[r], v, out, steps)
         found = np.array([scratch[FOOT + r], scratch[FOOT + MOST + r]])
         # In single precision a foot on the border of two cells of a fold may end on either side of it.
         if np.abs(found - v).max() > 2e-5 and kind == "fold":
+            elsewhere += 1
             continue
         np.testing.assert_allclose(found, v, atol=2e-5)
-        shown = np.array([scratch[at + k * MOST + r] for at in (PHI, DU, DV) for k in range(3)])
+        shown = np.array([scratch[PHI + k * MOST + r] for k in range(3)])
         cell = np.abs(((v + 1) * (RASTER - 1) / 2 + 0.5) % 1 - 0.5)
-        np.testing.assert_allclose(shown[:3], out[:3], atol=4e-5)
+        np.testing.assert_allclose(shown, out[:3], atol=4e-5)
         if cell.min() > 1e-3:
-            np.testing.assert_allclose(shown[3:], out[3:], atol=1e-3)
+            np.testing.assert_allclose(foot_normal(scratch, r), np.cross(out[3:6], out[6:]), atol=1e-3)
+    assert elsewhere <= 0.02 * count
 
 
 def test_a_foot_does_not_depend_on_its_place_among_the_others() -> None:
