@@ -36,6 +36,8 @@ class EvidenceConfig:
     """One viewpoint adds at most this many observations to a surfel, 1 to 255."""
     free_space: bool = True
     """Depth images and LiDAR scans take evidence and support away that they see through."""
+    pose_error_vox: float = 0.3
+    """Least error of pose and calibration in voxels, 0 to 10: near views do not overrule all far ones."""
 
     def __post_init__(self) -> None:
         _require(isinstance(self.free_space, bool), "free_space true or false", self.free_space)
@@ -44,6 +46,11 @@ class EvidenceConfig:
             _whole(self.most_per_view) and 1 <= self.most_per_view <= 255,
             "most_per_view from 1 to 255",
             self.most_per_view,
+        )
+        _require(
+            math.isfinite(self.pose_error_vox) and 0 <= self.pose_error_vox <= 10,
+            "pose_error_vox from 0 to 10",
+            self.pose_error_vox,
         )
 
 

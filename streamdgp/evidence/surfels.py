@@ -137,7 +137,8 @@ class SurfelMap:
         )
         # No sensor is exact: a sigma below a thousandth of a voxel would drown all other evidence.
         sigma_m = np.maximum(points.sigma_m.astype(np.float64), 1e-3 * self.voxel_size_m)
-        weights = 1.0 / normal_variance_m2(sigma_m, points.incidence_cos.astype(np.float64))
+        variance_m2 = normal_variance_m2(sigma_m, points.incidence_cos.astype(np.float64))
+        weights = 1.0 / (variance_m2 + (self._config.pose_error_vox * self.voxel_size_m) ** 2)
         color = np.zeros((len(points), 3), np.uint8) if points.color is None else points.color
         touched = np.empty(len(points), np.int64)
         gained = np.empty(len(points), np.float64)

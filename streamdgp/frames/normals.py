@@ -3,7 +3,9 @@
 A plane n.X = k seen from the sensor satisfies n.d = k / z for the ray d and the depth z along it.
 With neighbours expressed in a local pinhole camera that looks along the cell's own ray, d is
 (1, x, y) and 1/z is *affine* in (x, y): a 3x3 weighted least squares, exact at any slant. Further
-passes keep only the window cells that lie on the plane, so the two sides of an edge do not mix.
+passes keep only the window cells that lie on the plane, so the two sides of an edge do not mix. Where
+they do, they scatter about their plane by more than the noise; then fewer neighbours are considered,
+closer in depth to the cell.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ __all__ = ["organised_normals"]
 _MAX_RADIUS = 15
 _MAX_WINDOW = (2 * _MAX_RADIUS + 1) ** 2
 _NOISE_WIDTHS = 4.0
+# A plane explains its neighbours when they scatter about it by at most this variance, in sigma^2.
+_NOISE_VARIANCES = 1.2
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
@@ -65,6 +69,8 @@ def _window_normals(
             e2y = cz * e1x - cx * e1z
             e2z = cx * e1y - cy * e1x
             done = False
+            best = 1e30
+            flattest = (0.0, 0.0, 0.0)
             for attempt in range(slopes.shape[0]):
                 slope = slopes[attempt]
                 count = 0
@@ -97,7 +103,7 @@ def _window_normals(
                         ds[count] = t0 / z
                         zs[count] = z
                         count += 1
-                if count < 6 or 8 * count < possible:
+                if count < 6 or 4 * count < possible:
                     continue
                 alpha, beta, gamma = 1.0, 0.0, 0.0
                 rss = 0.0
@@ -127,7 +133,7 @@ def _window_normals(
                         sxd += w * x * d
                         syd += w * y * d
                     inliers = n
-                    if n < 6 or 8 * n < possible:
+                    if n < 6 or 4 * n < possible:
                         ok = False
                         break
                     mx, my, md = sx / n, sy / n, sd / n
@@ -150,9 +156,15 @@ def _window_normals(
                 if abs(alpha - 1.0) * t0 > 4.0 * s0:
                     continue
                 done = True
-                break
+                spread = rss / max(inliers - 3.0, 1.0)
+                if spread < best:
+                    best = spread
+                    flattest = (alpha, beta, gamma)
+                if attempt > 0 or spread <= _NOISE_VARIANCES * s0 * s0:
+                    break
             if not done:
                 continue
+            alpha, beta, gamma = flattest
             # n.d = k / z > 0 along the ray, so -n faces the sensor.
             px = alpha * cx + beta * e1x + gamma * e2x
             py = alpha * cy + beta * e1y + gamma * e2y
@@ -163,7 +175,7 @@ def _window_normals(
             normals[i, j, 0] = -px / norm
             normals[i, j, 1] = -py / norm
             normals[i, j, 2] = -pz / norm
-            residual[i, j] = np.sqrt(rss / max(inliers - 3.0, 1.0))
+            residual[i, j] = np.sqrt(best)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -217,7 +229,8 @@ def organised_normals(
         lie on the plane within 4 sigma.
     slopes
         A neighbour whose depth differs by more than ``slope * lateral distance + 4 sigma`` is not
-        considered; the next slope is tried where the one before finds no plane.
+        considered; the next is tried where the first finds no plane that explains them, or those
+        before none at all.
     wrap
         Columns are periodic (a spinning sensor).
 

@@ -131,7 +131,7 @@ def _orient_depth(frame: DepthFrame, min_cos: float) -> OrientedPoints:
         radius=3 * stride,
         cell_rad=1.0 / k.fx,
         stride=stride,
-        slopes=(6.0,),
+        slopes=(6.0, 1.5, 0.6),
     )
     seen = depth[depth > 0]
     spacing = float(np.median(seen) / np.sqrt(k.fx * k.fy)) if len(seen) else 0.0

@@ -166,7 +166,7 @@ def test_whole_steps_stay_and_others_go_up_or_down_by_turns(step: float, most: i
 
 def test_the_steps_fill_their_columns() -> None:
     """Half a voxel, a unit normal and full colour lie within the columns' range, and use most of it."""
-    columns = SurfelMap(_VOXEL, EvidenceConfig()).columns
+    columns = SurfelMap(_VOXEL, EvidenceConfig(pose_error_vox=0)).columns
     for name, least, most, step in (
         ("offset", -0.5, 0.5, OFFSET_STEP_VOX),
         ("normal", -1.0, 1.0, NORMAL_STEP),
@@ -209,7 +209,7 @@ def _fused(count: int, observations: int, noise: str = "normal") -> _Fused:
     height that is every voxel's own; normals are off by 0.15 rad, colours by 20, weights differ fivefold.
     """
     rng = np.random.default_rng(0)
-    surfels = SurfelMap(_VOXEL, EvidenceConfig())
+    surfels = SurfelMap(_VOXEL, EvidenceConfig(pose_error_vox=0))
     voxels = np.stack([np.arange(count), np.zeros(count), np.zeros(count)], 1)
     height = rng.uniform(-0.1, 0.1, count)
     paint = rng.uniform(60, 200, (count, 3))
@@ -340,7 +340,7 @@ def test_what_is_at_a_limit_stays_there() -> None:
 
     A sensor that moves on after every 32 observations keeps them all counting.
     """
-    surfels = SurfelMap(_VOXEL, EvidenceConfig(most_per_view=32))
+    surfels = SurfelMap(_VOXEL, EvidenceConfig(most_per_view=32, pose_error_vox=0))
     for frame in range(65536 // 32 + 8):
         surfels.integrate(_at_limits(32, frame), frame)
         assert surfels.column("normal").tolist() == [[127, 0, 0], [-127, 0, 0]]
@@ -356,7 +356,7 @@ def test_a_normal_that_is_a_trifle_too_long_is_a_whole_one(axis: int, pick: Call
     An observation that outweighs all before it comes at the lowest or highest turn that there is.
     """
     turns = np.array([turn_of(k, axis) for k in range(1, 65535)])
-    surfels = SurfelMap(_VOXEL, EvidenceConfig())
+    surfels = SurfelMap(_VOXEL, EvidenceConfig(pose_error_vox=0))
     points = _at_limits(1, 0, axis, 1 + 2.0**-22)
     surfels.integrate(points, 0)
     surfels.columns["count"][:2], surfels.columns["weight"][:2] = pick(turns), 2.0**-40

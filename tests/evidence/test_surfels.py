@@ -90,7 +90,7 @@ def _cells_of(places: Iterable[int]) -> list[tuple[tuple[float, float, float], l
 def test_agrees_with_the_slow_reference(seed: int, cap: int) -> None:
     """To the step and to the bit: two frames from one place, then more viewpoints than are remembered."""
     rng = np.random.default_rng(seed)
-    fast = SurfelMap(_VOXEL, EvidenceConfig(most_per_view=cap))
+    fast = SurfelMap(_VOXEL, EvidenceConfig(most_per_view=cap, pose_error_vox=0))
     slow = ReferenceSurfels(_VOXEL, cap)
     gained = np.zeros(0)
     for frame, place in enumerate([0, 0, 1, 2, 3, 1, 4, 5, 0]):
@@ -124,7 +124,7 @@ def test_agrees_with_the_slow_reference(seed: int, cap: int) -> None:
 
 def test_two_sheets_in_one_voxel_do_not_cancel() -> None:
     """A card thinner than a voxel: both faces keep their own mean and a full normal."""
-    surfels = SurfelMap(_VOXEL, EvidenceConfig())
+    surfels = SurfelMap(_VOXEL, EvidenceConfig(pose_error_vox=0))
     front = [0.5 * _VOXEL, 0.5 * _VOXEL, 0.7 * _VOXEL]
     back = [0.5 * _VOXEL, 0.5 * _VOXEL, 0.3 * _VOXEL]
     for frame in range(4):
@@ -140,7 +140,7 @@ def test_two_sheets_in_one_voxel_do_not_cancel() -> None:
 
 
 def test_weights_are_inverse_variances() -> None:
-    surfels = SurfelMap(_VOXEL, EvidenceConfig())
+    surfels = SurfelMap(_VOXEL, EvidenceConfig(pose_error_vox=0))
     # Offsets of -512 and 256 steps: only their mean is rounded.
     low, high = [0.25 * _VOXEL] * 3, [0.625 * _VOXEL] * 3
     surfels.integrate(_points(low, [0, 0, 1], sigma_m=0.001, origin=(0, 0, 5)), 0)
@@ -158,10 +158,19 @@ def test_weights_are_inverse_variances() -> None:
     )
 
 
+def test_no_view_weighs_more_than_its_pose_deserves() -> None:
+    """What is known of the pose adds to the variance along the normal, for exact and for noisy returns."""
+    surfels = SurfelMap(0.01, EvidenceConfig(pose_error_vox=0.3))
+    surfels.integrate(_points([0.005] * 3, [0, 0, 1], sigma_m=0.001, origin=(0, 0, 5)), 0)
+    surfels.integrate(_points([0.055] * 3, [0, 0, 1], sigma_m=0.01, origin=(0, 0, 5)), 1)
+    wanted = 1.0 / (np.array([0.001, 0.01]) ** 2 + 0.003**2)
+    np.testing.assert_allclose(surfels.column("weight"), wanted, rtol=2.0**-8)
+
+
 @pytest.mark.parametrize("cap", [1, 8, 32, 255])
 def test_so_many_observations_from_one_viewpoint_and_no_more(cap: int) -> None:
     """The first ``cap`` of them at full weight, whatever they weigh; the rest moves nothing but the count."""
-    surfels = SurfelMap(_VOXEL, EvidenceConfig(most_per_view=cap))
+    surfels = SurfelMap(_VOXEL, EvidenceConfig(most_per_view=cap, pose_error_vox=0))
     rng = np.random.default_rng(0)
     weight = 0.0
     for k in range(cap + 40):
@@ -194,7 +203,7 @@ def test_a_parked_camera_is_capped(distance_m: float) -> None:
     2.5 m and 5 m are where a twentieth of the range is a power of two.
     """
     cap = 8
-    surfels = SurfelMap(0.05, EvidenceConfig(most_per_view=cap))
+    surfels = SurfelMap(0.05, EvidenceConfig(most_per_view=cap, pose_error_vox=0))
     plane = Plane((0.025, 0.025, 0.025), (0, 0, 1), 0.3)
     rng = np.random.default_rng(0)
     pose = look_at((0.1, 0.1, 0.025 + distance_m), (0.1, 0.1, 0))
@@ -228,7 +237,7 @@ def test_a_parked_camera_is_capped(distance_m: float) -> None:
 def test_a_parked_camera_with_a_trembling_pose_is_capped() -> None:
     """A robot that stands still at the world origin: its pose trembles by a tenth of a millimetre."""
     cap = 4
-    surfels = SurfelMap(_VOXEL, EvidenceConfig(most_per_view=cap))
+    surfels = SurfelMap(_VOXEL, EvidenceConfig(most_per_view=cap, pose_error_vox=0))
     rng = np.random.default_rng(0)
     for k in range(100):
         x, y, z = (float(v) for v in 1e-4 * rng.normal(size=3))
@@ -243,7 +252,7 @@ def test_a_parked_camera_with_a_trembling_pose_is_capped() -> None:
 def test_two_parked_cameras_that_alternate_are_capped() -> None:
     """A rig of two cameras sends its frames in turn: each of them is still one viewpoint."""
     cap = 4
-    surfels = SurfelMap(_VOXEL, EvidenceConfig(most_per_view=cap))
+    surfels = SurfelMap(_VOXEL, EvidenceConfig(most_per_view=cap, pose_error_vox=0))
     p = [0.5 * _VOXEL] * 3
     for k in range(100):
         surfels.integrate(_points(p, [0, 0, 1], sigma_m=0.01, origin=(0, 0, 5) if k % 2 else (3, 0, 4)), k)
@@ -253,7 +262,7 @@ def test_two_parked_cameras_that_alternate_are_capped() -> None:
 
 def test_the_count_halves_where_its_column_ends() -> None:
     """At 65535 observations both count and weight halve, so that one more still finds its own turn."""
-    surfels = SurfelMap(_VOXEL, EvidenceConfig())
+    surfels = SurfelMap(_VOXEL, EvidenceConfig(pose_error_vox=0))
     points = _points(
         [[0.75 * _VOXEL, 0.5 * _VOXEL, 0.25 * _VOXEL]], [0, 0, 1], color=np.array([[200, 100, 0]], np.uint8)
     )
@@ -284,7 +293,7 @@ def _numbers(surfels: SurfelMap) -> list[int]:
 
 def test_viewpoints_are_numbered_as_they_come() -> None:
     """A cell of 25 voxels about the origin is one viewpoint, no known place another; numbers stay."""
-    surfels = SurfelMap(_VOXEL, EvidenceConfig())
+    surfels = SurfelMap(_VOXEL, EvidenceConfig(pose_error_vox=0))
     cell = 25 * _VOXEL
     near = [(0.0, 0.0, 0.0), (0.49 * cell, -0.49 * cell, 0.0), (0.51 * cell, 0.0, 0.0), None, (0.0, 0.0, 0.0)]
     want = [1, 1, 2, 3, 1]
@@ -299,7 +308,7 @@ def test_viewpoints_are_numbered_as_they_come() -> None:
 def test_more_viewpoints_than_numbers_begin_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of five numbers the sixth viewpoint has the first again, after a restart too; old ones keep theirs."""
     monkeypatch.setattr(streamdgp.evidence.surfels, "_MOST_VIEWS", 5)
-    surfels = SurfelMap(_VOXEL, EvidenceConfig())
+    surfels = SurfelMap(_VOXEL, EvidenceConfig(pose_error_vox=0))
     for k in range(13):
         surfels.integrate(_points([(k + 0.5) * _VOXEL, 0, 0], [0, 0, 1], origin=(3.0 * k, 0, 5)), k)
     want = [k % 5 + 1 for k in range(13)]
@@ -317,9 +326,11 @@ def test_the_number_after_65535_is_one() -> None:
     """Seventy thousand viewpoints: the 16-bit column holds every number, and none is zero."""
     x = np.arange(70_000, dtype=np.int32)
     cells = np.stack([x, x // 7, -x], 1)
-    empty = SurfelMap(_VOXEL, EvidenceConfig())
+    empty = SurfelMap(_VOXEL, EvidenceConfig(pose_error_vox=0))
     columns = {name: c[:0] for name, c in empty.columns.items()}
-    surfels = SurfelMap.restore(_VOXEL, EvidenceConfig(), columns, np.zeros((0, 64), np.uint8), cells)
+    surfels = SurfelMap.restore(
+        _VOXEL, EvidenceConfig(pose_error_vox=0), columns, np.zeros((0, 64), np.uint8), cells
+    )
     assert surfels.view_cells.tobytes() == cells.tobytes()
     numbers = np.array(_numbers(surfels))
     assert (numbers[:65535] == np.arange(1, 65536)).all()
@@ -339,7 +350,10 @@ def test_far_from_the_origin_is_the_same(shift_voxels: tuple[int, int, int]) -> 
     The voxel is a power of two and the points lie on a 2^-30 m grid, so that the shift is exact.
     """
     shift = np.array(shift_voxels) * _VOXEL
-    near, far = SurfelMap(_VOXEL, EvidenceConfig()), SurfelMap(_VOXEL, EvidenceConfig())
+    near, far = (
+        SurfelMap(_VOXEL, EvidenceConfig(pose_error_vox=0)),
+        SurfelMap(_VOXEL, EvidenceConfig(pose_error_vox=0)),
+    )
     for frame, pose in enumerate(orbit(4, 0.8)):
         points = orient(depth_frame(Torus(), pose), 0.1)
         snapped = replace(points, positions_m=np.round(points.positions_m * 2**30) / 2**30)
@@ -365,7 +379,7 @@ def test_far_from_the_origin_is_the_same(shift_voxels: tuple[int, int, int]) -> 
 
 
 def test_beyond_the_integer_range_is_refused_and_changes_nothing() -> None:
-    surfels = SurfelMap(1e-4, EvidenceConfig())
+    surfels = SurfelMap(1e-4, EvidenceConfig(pose_error_vox=0))
     surfels.integrate(_points([[0.5, 0.5, 0.5]], [0, 0, 1]), 0)
     weight = surfels.column("weight").copy()
     with pytest.raises(InvalidFrameError, match="world origin") as caught:
@@ -379,13 +393,15 @@ def _restored(surfels: SurfelMap) -> SurfelMap:
     """From a copy of what a commit holds."""
     columns = {n: surfels.column(n).copy() for n in surfels.columns}
     passes = surfels.passes[: surfels.block_count].copy()
-    return SurfelMap.restore(_VOXEL, EvidenceConfig(), columns, passes, surfels.view_cells.copy())
+    return SurfelMap.restore(
+        _VOXEL, EvidenceConfig(pose_error_vox=0), columns, passes, surfels.view_cells.copy()
+    )
 
 
 def test_restore_continues_with_the_same_bits() -> None:
     rng = np.random.default_rng(5)
     frames = [_random_points(rng, 3000, (0.0, 3.0 * k, 5.0)) for k in range(6)]
-    whole = SurfelMap(_VOXEL, EvidenceConfig())
+    whole = SurfelMap(_VOXEL, EvidenceConfig(pose_error_vox=0))
     for k, points in enumerate(frames[:3]):
         whole.integrate(points, k)
     again = _restored(whole)
@@ -401,7 +417,7 @@ def test_restore_continues_with_the_same_bits() -> None:
 
 
 def test_restore_of_nothing() -> None:
-    empty = SurfelMap(_VOXEL, EvidenceConfig())
+    empty = SurfelMap(_VOXEL, EvidenceConfig(pose_error_vox=0))
     again = _restored(empty)
     assert len(again) == 0
     again.integrate(_points([0.1, 0.1, 0.1], [0, 0, 1]), 0)
@@ -412,7 +428,10 @@ def test_buffers_grow() -> None:
     """More surfels, blocks and table entries than the first buffers hold, in one frame and in many."""
     rng = np.random.default_rng(9)
     positions = rng.uniform(-20, 20, (6000, 3))
-    at_once, in_parts = SurfelMap(_VOXEL, EvidenceConfig()), SurfelMap(_VOXEL, EvidenceConfig())
+    at_once, in_parts = (
+        SurfelMap(_VOXEL, EvidenceConfig(pose_error_vox=0)),
+        SurfelMap(_VOXEL, EvidenceConfig(pose_error_vox=0)),
+    )
     at_once.integrate(_points(positions, [0, 0, 1]), 0)
     for part in np.array_split(positions, 50):
         in_parts.integrate(_points(part, [0, 0, 1], origin=(0, 0, 500)), 0)
@@ -423,7 +442,7 @@ def test_buffers_grow() -> None:
 
 def test_memory_follows_the_area_not_the_time() -> None:
     plane = Plane((0, 0, 0), (0, 0, 1), 0.4)
-    surfels = SurfelMap(_VOXEL, EvidenceConfig())
+    surfels = SurfelMap(_VOXEL, EvidenceConfig(pose_error_vox=0))
     sizes = []
     for k in range(12):
         angle = 0.5 * k
@@ -436,7 +455,7 @@ def test_memory_follows_the_area_not_the_time() -> None:
 def test_many_noisy_views_average_out_without_bias() -> None:
     """Surfels of a plane: the mean height error falls below sigma/10 and is not one-sided."""
     plane = Plane((0, 0, 0.3 * _VOXEL), (0, 0, 1), 0.4)
-    surfels = SurfelMap(_VOXEL, EvidenceConfig())
+    surfels = SurfelMap(_VOXEL, EvidenceConfig(pose_error_vox=0))
     rng = np.random.default_rng(11)
     for k in range(24):
         angle = 0.26 * k
@@ -451,7 +470,7 @@ def test_many_noisy_views_average_out_without_bias() -> None:
 
 def test_a_full_count_loses_nothing_to_observations_without_weight() -> None:
     """A camera parked for hours: past its cap it adds nothing, and takes nothing away."""
-    m = SurfelMap(_VOXEL, EvidenceConfig())
+    m = SurfelMap(_VOXEL, EvidenceConfig(pose_error_vox=0))
     points = _points(np.tile([[0.5 * _VOXEL] * 3], (32768, 1)), [0, 0, 1])
     m.integrate(points, 0)
     weight = m.column("weight").copy()

@@ -72,6 +72,8 @@ def test_defaults_are_automatic_and_survive_json() -> None:
         ({"evidence": {"most_per_view": 256}}, "most_per_view"),
         ({"evidence": {"most_per_view": 16.0}}, "most_per_view"),
         ({"evidence": {"most_per_view": True}}, "most_per_view"),
+        ({"evidence": {"pose_error_vox": -0.1}}, "pose_error_vox"),
+        ({"evidence": {"pose_error_vox": float("nan")}}, "pose_error_vox"),
         ({"evidence": {"view_mass_cap": 32.0}}, "view_mass_cap"),
         ({"consistency": {"sweeps": 9}}, "sweeps"),
         ({"consistency": {"weight": -1.0}}, "weight"),
