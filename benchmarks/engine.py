@@ -15,7 +15,7 @@ from streamdgp.config import SceneConfig
 from streamdgp.frames import DepthFrame, Frame, FrameReport
 from streamdgp.parts import one_ahead
 from streamdgp.reconstructor import Reconstructor
-from streamdgp.store._tables import write_array, write_table
+from streamdgp.store._tables import stage_table, write_array, write_columns
 from streamdgp.surface import Mesh, weld_tiles
 
 __all__ = [
@@ -82,7 +82,7 @@ def map_split(engine: Reconstructor) -> dict[str, int]:
     changes = engine.changes()
     split = dict.fromkeys((*STORED_PARTS, "state", "indexes", "rasters"), 0)
     for table, change in changes.tables.items():
-        pages = _stored_bytes(lambda root, t=table, c=change: write_table(root, t, c, {}))
+        pages = _stored_bytes(lambda root, t=table, c=change: write_columns(root, stage_table(t, c, {}), {}))
         for name, column in change.columns.items():
             split["state"] += column.nbytes
             part = "support" if name in _SUPPORT_COLUMNS else "charts"

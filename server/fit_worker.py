@@ -1,7 +1,8 @@
 """The thread that turns logged frames into committed, published revisions.
 
 It reads frames from the log, not from a queue: a backlog costs disk, not memory, and a restart
-replays through the same code. Only this thread touches the reconstructor and commits to the store.
+replays through the same code. Only this thread touches the reconstructor; it stages commits, and a thread
+beside it writes them, one at a time and in order, and extracts stale tiles while the next frames are fitted.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from streamdgp.errors import InvalidInputError, StorageError
 from streamdgp.frames import Frame
 from streamdgp.frames.orient import OrientedPoints
 from streamdgp.reconstructor import Reconstructor
-from streamdgp.store import AtlasStore, FrameLog, LogRecord, RecordKind
+from streamdgp.store import AtlasStore, FrameLog, LogRecord, RecordKind, StagedCommit
 from streamdgp.surface import SurfaceSnapshot
 
 __all__ = ["CommitPolicy", "FitCallbacks", "FitWorker", "PublishedRevision"]
@@ -128,6 +129,8 @@ class FitWorker:
         # The next frame is decoded and oriented while this one is fitted.
         self._ahead: tuple[int, Future[OrientedPoints]] | None = None
         self._reader = ThreadPoolExecutor(1, f"decode-{name}")
+        self._committer = ThreadPoolExecutor(1, f"commit-{name}")
+        self._committing: Future[PublishedRevision] | None = None
         self._more = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name=f"fit-{name}")
@@ -156,7 +159,7 @@ class FitWorker:
                 if self._position < self._log.end_position:
                     self._apply(self._log.read(self._position))
                     if self._is_commit_due():
-                        self._publish()
+                        self._start_publishing()
                 else:
                     self._rest()
             self._publish()
@@ -165,6 +168,7 @@ class FitWorker:
             self._callbacks.failed(error)
         finally:
             self._reader.shutdown(cancel_futures=True)
+            self._committer.shutdown()
 
     def _apply(self, record: LogRecord) -> None:
         """Integrate one record of the log, in order."""
@@ -198,12 +202,17 @@ class FitWorker:
         return self._reader.submit(lambda: self._reconstructor.prepare(self._decode(record.payload)))
 
     def _is_commit_due(self) -> bool:
+        if self._committing is not None and self._committing.done():
+            self._finish_publishing()
         if self._uncommitted_frames >= self._policy.max_frames:
             return True
+        if self._committing is not None:
+            return False
         return time.monotonic() - self._committed_at_s >= self._policy.pause_s(self._commit_seconds)
 
     def _rest(self) -> None:
         """No frame waits: commit if it is time, else wait for a frame or for that time."""
+        self._finish_publishing()
         remaining = self._policy.idle_seconds - (time.monotonic() - self._committed_at_s)
         if self._position > self._published.applied_position and remaining <= 0:
             self._publish()
@@ -213,28 +222,49 @@ class FitWorker:
                 self._more.wait(None if is_published else max(remaining, 0.001))
 
     def _publish(self) -> None:
-        """Commit what changed, if anything did, and let queries see it."""
+        """Commit what changed, if anything did, and let queries see it; returns when that is done."""
+        self._start_publishing()
+        self._finish_publishing()
+
+    def _start_publishing(self) -> None:
+        """Copy what changed; the rest of a commit goes on beside the fitting of the next frames."""
+        self._finish_publishing()
         if self._position == self._published.applied_position:
             return
-        published = replace(self._published, applied_position=self._position)
-        start_s = time.monotonic()
-        if self._uncommitted_frames:
-            revision = self._store.commit(
-                self._reconstructor.changes(),
-                {"next": self._position},
-                frames=self._reconstructor.frame_count,
-                charts=self._reconstructor.chart_count,
-            )
-            self._reconstructor.mark_committed()
-            published = PublishedRevision.of(self._reconstructor, revision, self._position)
-            self._uncommitted_frames = 0
-            if not self._stopping:
-                self._prepare(published.surface)
-            self._drop_old_revisions()
-        self._published = published
         self._committed_at_s = time.monotonic()
-        self._commit_seconds = self._committed_at_s - start_s
-        self._callbacks.published(published)
+        if not self._uncommitted_frames:
+            self._published = replace(self._published, applied_position=self._position)
+            self._callbacks.published(self._published)
+            return
+        engine = self._reconstructor
+        staged = self._store.stage(
+            engine.changes(),
+            {"next": self._position},
+            frames=engine.frame_count,
+            charts=engine.chart_count,
+        )
+        engine.mark_committed()
+        coming = PublishedRevision.of(engine, staged.revision, self._position)
+        self._uncommitted_frames = 0
+        self._committing = self._committer.submit(self._commit, staged, coming)
+
+    def _commit(self, staged: StagedCommit, coming: PublishedRevision) -> PublishedRevision:
+        """In the committing thread: make a revision durable, then let queries see it."""
+        start_s = time.monotonic()
+        self._store.write(staged)
+        if not self._stopping:
+            self._prepare(coming.surface)
+        self._drop_old_revisions()
+        self._commit_seconds = time.monotonic() - start_s
+        self._callbacks.published(coming)
+        return coming
+
+    def _finish_publishing(self) -> None:
+        """Wait for the commit that is under way, if there is one; raises what ended it."""
+        committing, self._committing = self._committing, None
+        if committing is not None:
+            self._published = committing.result()
+            self._committed_at_s = time.monotonic()
 
     def _drop_old_revisions(self) -> None:
         revisions, keep = self._store.revisions(), self._policy.keep_revisions

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +28,8 @@ class OrientedPoints:
     positions_m (N, 3) float64, normals (N, 3) float32, sigma_m (N,) float32 along the ray,
     incidence_cos (N,) float32 between normal and direction to the sensor,
     color (N, 3) uint8 or None, sensor_origin_m (3,) float64 or None.
-    ``spacing_m`` is the median distance between neighbouring measurements, ``noise_m`` the sigma that
-    four in five stay below; ``dropped`` counts measurements that gave no oriented point;
+    ``spacing_m`` is the median distance between neighbouring measurements; ``dropped`` counts measurements
+    that gave no oriented point;
     ``view`` is there for depth images and LiDAR scans from one place.
     """
 
@@ -40,12 +40,16 @@ class OrientedPoints:
     color: npt.NDArray[np.uint8] | None
     sensor_origin_m: npt.NDArray[np.float64] | None
     spacing_m: float
-    noise_m: float
     dropped: int
     view: SensorView | None = None
 
     def __len__(self) -> int:
         return len(self.positions_m)
+
+    @cached_property
+    def noise_m(self) -> float:
+        """The sigma that four in five stay below, metres; 0 without points."""
+        return float(np.quantile(self.sigma_m, 0.8)) if len(self) else 0.0
 
 
 def orient(frame: Frame, min_incidence_cos: float) -> OrientedPoints:
@@ -100,7 +104,6 @@ def _world(
         color=None if color is None else np.ascontiguousarray(color[row]),
         sensor_origin_m=None if origin is None else rotation @ origin + translation,
         spacing_m=spacing,
-        noise_m=float(np.quantile(noise, 0.8)) if len(noise) else 0.0,
         dropped=samples - len(row),
     )
 

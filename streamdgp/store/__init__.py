@@ -7,7 +7,7 @@ described in ``docs/storage.md``.
 
 from streamdgp.store._durable import DirectoryLock
 from streamdgp.store._records import LogRecord, RecordKind
-from streamdgp.store.atlas_store import AtlasStore, RevisionInfo, StoredRevision
+from streamdgp.store.atlas_store import AtlasStore, RevisionInfo, StagedCommit, StoredRevision
 from streamdgp.store.frame_log import FrameLog
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "LogRecord",
     "RecordKind",
     "RevisionInfo",
+    "StagedCommit",
     "StoredRevision",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -13,41 +14,95 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from streamdgp.atlas.changes import TableChange
 from streamdgp.store._paging import page_rows, row_runs, touched_pages
 
-__all__ = ["Digests", "write_array", "write_table"]
+__all__ = ["Digests", "Layout", "StagedColumn", "layouts_of", "stage_table", "write_array", "write_columns"]
 
 Digests = dict[tuple[str, str, int], bytes]
 """(table, column, page): SHA-256 of what the newest revision holds there."""
 
 
-def write_table(root: zarr.Group, name: str, table: TableChange, digests: Digests) -> Digests:
-    """Write the changed pages of a table; returns the digests of what was written."""
-    group = root.require_group(f"tables/{name}")
-    stored = dict(group.arrays())
-    for column in stored.keys() - table.columns.keys():
-        del group[column]
-    written: Digests = {}
+@dataclass(frozen=True)
+class Layout:
+    """How a column is stored: dtype, shape of a row, rows of a page, rows."""
+
+    dtype: np.dtype[Any]
+    row_shape: tuple[int, ...]
+    rows_per_page: int
+    row_count: int
+
+
+@dataclass(frozen=True)
+class StagedColumn:
+    """Copies of the pages of one column that a commit may have to write, by number."""
+
+    table: str
+    column: str
+    layout: Layout
+    is_new: bool
+    pages: dict[int, npt.NDArray[Any]]
+
+
+def layouts_of(root: zarr.Group) -> dict[tuple[str, str], Layout]:
+    """How the columns of a revision are stored."""
+    if "tables" not in root:
+        return {}
+    return {
+        (table, column): Layout(array.dtype, array.shape[1:], array.chunks[0], array.shape[0])
+        for table, group in zarr.open_group(root.store_path / "tables", mode="r").groups()
+        for column, array in group.arrays()
+    }
+
+
+def stage_table(name: str, table: TableChange, stored: dict[tuple[str, str], Layout]) -> list[StagedColumn]:
+    """Copy what of a table a commit may have to write; the table may change as soon as this returns."""
+    staged = []
     for column, values in table.columns.items():
-        rows_per_page = page_rows(values.dtype.itemsize * int(np.prod(values.shape[1:], dtype=np.int64)))
-        array = stored.get(column)
-        stored_rows, known = 0, digests
-        if array is None or array.dtype != values.dtype or array.shape[1:] != values.shape[1:]:
-            chunks = (rows_per_page, *(max(1, n) for n in values.shape[1:]))
-            array, known = _create(group, column, values, chunks), {}
-        else:
-            stored_rows, rows_per_page = array.shape[0], array.chunks[0]
-        pages = touched_pages(table.changed_rows, rows_per_page, stored_rows, len(values))
-        if len(values) != array.shape[0]:
-            array.resize(values.shape)
-        # A changed row rarely changes in every column: most pages of most columns are as they were.
-        fresh = {
-            (name, column, int(page)): _digest(values[page * rows_per_page : (page + 1) * rows_per_page])
-            for page in pages
-        }
-        differs = np.array([known.get(key) != digest for key, digest in fresh.items()], np.bool_)
-        for start, stop in row_runs(pages[differs], rows_per_page, len(values)):
-            array[start:stop] = np.ascontiguousarray(values[start:stop])
-        written.update(fresh)
+        row_shape, before = values.shape[1:], stored.get((name, column))
+        is_new = before is None or before.dtype != values.dtype or before.row_shape != row_shape
+        if before is None or is_new:
+            row_bytes = values.dtype.itemsize * int(np.prod(row_shape, dtype=np.int64))
+            before = Layout(values.dtype, row_shape, page_rows(row_bytes), 0)
+        n = before.rows_per_page
+        pages = touched_pages(table.changed_rows, n, before.row_count, len(values))
+        copies = {int(page): values[page * n : (page + 1) * n].copy() for page in pages}
+        staged.append(StagedColumn(name, column, replace(before, row_count=len(values)), is_new, copies))
+    return staged
+
+
+def write_columns(root: zarr.Group, staged: list[StagedColumn], digests: Digests) -> Digests:
+    """Write the staged pages that differ from what is stored; returns the digests of all that were staged.
+
+    Columns of the same table that are not staged are deleted.
+    """
+    written: Digests = {}
+    for name in sorted({one.table for one in staged}):
+        group = root.require_group(f"tables/{name}")
+        columns = {one.column for one in staged if one.table == name}
+        for column in sorted({column for column, _ in group.arrays()} - columns):
+            del group[column]
+        for one in (one for one in staged if one.table == name):
+            written |= _write_column(group, one, digests)
     return written
+
+
+def _write_column(group: zarr.Group, staged: StagedColumn, digests: Digests) -> Digests:
+    layout, known = staged.layout, {} if staged.is_new else digests
+    shape, n = (layout.row_count, *layout.row_shape), layout.rows_per_page
+    if staged.is_new:
+        array = _create(
+            group, staged.column, shape, layout.dtype, (n, *(max(1, k) for k in layout.row_shape))
+        )
+    else:
+        found = group[staged.column]
+        assert isinstance(found, zarr.Array)
+        array = found
+        if array.shape != shape:
+            array.resize(shape)
+    # A changed row rarely changes in every column: most pages of most columns are as they were.
+    fresh = {(staged.table, staged.column, page): _digest(values) for page, values in staged.pages.items()}
+    differs = np.array([key[2] for key, digest in fresh.items() if known.get(key) != digest], np.int64)
+    for start, stop in row_runs(differs, n, layout.row_count):
+        array[start:stop] = np.concatenate([staged.pages[k] for k in range(start // n, -(-stop // n))])
+    return fresh
 
 
 def write_array(root: zarr.Group, name: str, values: npt.NDArray[Any], digests: Digests) -> Digests:
@@ -61,7 +116,7 @@ def write_array(root: zarr.Group, name: str, values: npt.NDArray[Any], digests: 
     if values.ndim:
         row_bytes = values.dtype.itemsize * int(np.prod(values.shape[1:], dtype=np.int64))
         chunks = (min(chunks[0], page_rows(row_bytes)), *chunks[1:])
-    array = _create(group, name, values, chunks)
+    array = _create(group, name, values.shape, values.dtype, chunks)
     if values.size:
         array[...] = values
     return {key: digest}
@@ -80,16 +135,16 @@ def _compressor(dtype: np.dtype[Any]) -> BloscCodec:
 
 
 def _create(
-    group: zarr.Group, name: str, values: npt.NDArray[Any], chunks: tuple[int, ...]
+    group: zarr.Group, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], chunks: tuple[int, ...]
 ) -> zarr.Array[Any]:
     # write_empty_chunks: a page of -0.0 equals the fill value 0.0 and must not lose its sign.
     return group.create_array(
         name,
-        shape=values.shape,
+        shape=shape,
         chunks=chunks,
-        dtype=values.dtype,
-        compressors=[_compressor(values.dtype), Crc32cCodec()],
-        fill_value=values.dtype.type(0),
+        dtype=dtype,
+        compressors=[_compressor(dtype), Crc32cCodec()],
+        fill_value=dtype.type(0),
         config={"write_empty_chunks": True},
         overwrite=True,
     )

@@ -11,6 +11,7 @@ Every array has the codecs bytes, zstd (level 1) and crc32c, and no shards.
 
 from __future__ import annotations
 
+import copy
 import datetime
 import itertools
 import logging
@@ -27,9 +28,17 @@ import zarr
 from streamdgp.atlas.changes import AtlasChanges, AtlasState
 from streamdgp.errors import AlreadyExistsError, NotFoundError, StorageError
 from streamdgp.store._durable import DirectoryLock, sweep_unfinished_objects, sync_directory, sync_filesystem
-from streamdgp.store._tables import Digests, write_array, write_table
+from streamdgp.store._tables import (
+    Digests,
+    Layout,
+    StagedColumn,
+    layouts_of,
+    stage_table,
+    write_array,
+    write_columns,
+)
 
-__all__ = ["SCHEMA_NAME", "SCHEMA_VERSION", "AtlasStore", "RevisionInfo", "StoredRevision"]
+__all__ = ["SCHEMA_NAME", "SCHEMA_VERSION", "AtlasStore", "RevisionInfo", "StagedCommit", "StoredRevision"]
 
 SCHEMA_NAME = "streamdgp-atlas"
 SCHEMA_VERSION = 1
@@ -59,6 +68,20 @@ class StoredRevision:
     created: datetime.datetime
 
 
+@dataclass(frozen=True)
+class StagedCommit:
+    """Copies of everything that one commit writes."""
+
+    revision: int
+    columns: list[StagedColumn]
+    arrays: dict[str, npt.NDArray[Any]]
+    metadata: dict[str, Any]
+    log_position: dict[str, Any]
+    message: str
+    frames: int
+    charts: int
+
+
 class AtlasStore:
     """The committed revisions of one scene's atlas. One writer; any number of reading threads.
 
@@ -74,6 +97,7 @@ class AtlasStore:
         self._reading = threading.Lock()  # of objects that clearing may delete
         self._failed = False
         self._digests: Digests = {}
+        self._layouts: dict[tuple[str, str], Layout] | None = None
         self._history: list[RevisionInfo] = self._read_history()
 
     @classmethod
@@ -171,6 +195,27 @@ class AtlasStore:
         StorageError
             The store is read-only, damaged, or the disk refused.
         """
+        return self.write(self.stage(changes, log_position, message, frames=frames, charts=charts))
+
+    def stage(
+        self,
+        changes: AtlasChanges,
+        log_position: dict[str, Any],
+        message: str = "",
+        *,
+        frames: int = 0,
+        charts: int = 0,
+    ) -> StagedCommit:
+        """Copy what a commit needs; arguments as for :meth:`commit`.
+
+        ``changes`` may change as soon as this returns, while another thread writes the commit. The one before
+        must have been written.
+
+        Raises
+        ------
+        StorageError
+            The store is read-only or damaged.
+        """
         if self._lock is None:
             raise StorageError(
                 "a store opened for writing", "one opened read-only or closed", "Open it again."
@@ -179,44 +224,79 @@ class AtlasStore:
             raise StorageError(
                 "a store whose last commit ended well", "one that failed", "Restart the process."
             )
-        revision = self.latest_revision + 1
+        if self._layouts is None:
+            try:
+                session = self._repository.readonly_session(branch=_BRANCH)
+                self._layouts = layouts_of(zarr.open_group(session.store, mode="r", zarr_format=3))
+            except (FileNotFoundError, zarr.errors.GroupNotFoundError):
+                self._layouts = {}
+            except (icechunk.IcechunkError, OSError, ValueError, KeyError) as error:
+                raise _damaged(self.path, "read (its layout)", error) from error
+        columns = [
+            one for name, table in changes.tables.items() for one in stage_table(name, table, self._layouts)
+        ]
+        return StagedCommit(
+            revision=self.latest_revision + 1,
+            columns=columns,
+            arrays={name: np.array(array) for name, array in changes.arrays.items()},
+            metadata=copy.deepcopy(changes.metadata),
+            log_position=dict(log_position),
+            message=message,
+            frames=frames,
+            charts=charts,
+        )
+
+    def write(self, staged: StagedCommit) -> int:
+        """Write a staged commit, atomically and durably; returns its revision. Any thread, one at a time.
+
+        Raises
+        ------
+        StorageError
+            The store is damaged, the disk refused, or another commit was written since it was staged.
+        """
+        revision = staged.revision
+        if self._failed or revision != self.latest_revision + 1:
+            raise StorageError(
+                f"revision {self.latest_revision} as the one before, and written",
+                f"a commit staged as revision {revision}",
+                "Restart the process.",
+            )
         created = datetime.datetime.now(datetime.UTC)
+        totals: dict[str, Any] = {
+            "revision": revision,
+            "created": created.isoformat(),
+            "frames": staged.frames,
+            "charts": staged.charts,
+        }
+        message = staged.message or f"revision {revision}"
         try:
             session = self._repository.writable_session(_BRANCH)
             root = zarr.open_group(session.store, mode="a", zarr_format=3)
-            written: Digests = {}
-            for name, table in changes.tables.items():
-                written |= write_table(root, name, table, self._digests)
-            for name, array in changes.arrays.items():
-                written |= write_array(root, name, array, self._digests)
+            # Pages are written as they are: looking for empty ones costs more than it saves.
+            with zarr.config.set({"array.write_empty_chunks": True}):
+                written = write_columns(root, staged.columns, self._digests)
+                for name, array in staged.arrays.items():
+                    written |= write_array(root, name, array, self._digests)
             root.attrs.put(
                 {
                     "schema": SCHEMA_NAME,
                     "schema_version": SCHEMA_VERSION,
-                    "revision": revision,
-                    "created": created.isoformat(),
-                    "frames": frames,
-                    "charts": charts,
-                    "log_position": log_position,
-                    "metadata": changes.metadata,
+                    **totals,
+                    "log_position": staged.log_position,
+                    "metadata": staged.metadata,
                 }
             )
-            snapshot_id = session.commit(
-                message or f"revision {revision}",
-                metadata={
-                    "revision": revision,
-                    "created": created.isoformat(),
-                    "frames": frames,
-                    "charts": charts,
-                },
-            )
+            snapshot_id = session.commit(message, metadata=totals)
             sync_filesystem(self.path)
         except (icechunk.IcechunkError, OSError, StorageError) as error:
             # Whether the branch moved is unknown: only opening the store again tells.
             self._failed = True
             raise _damaged(self.path, f"given revision {revision}", error) from error
         self._digests |= written
-        info = RevisionInfo(revision, created, frames, charts, snapshot_id, message or f"revision {revision}")
+        tables = {one.table for one in staged.columns}
+        kept = {key: value for key, value in (self._layouts or {}).items() if key[0] not in tables}
+        self._layouts = kept | {(one.table, one.column): one.layout for one in staged.columns}
+        info = RevisionInfo(revision, created, staged.frames, staged.charts, snapshot_id, message)
         with self._guard:
             self._history.append(info)
         _LOGGER.debug("committed revision %d (%s)", revision, snapshot_id)

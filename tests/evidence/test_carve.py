@@ -71,7 +71,6 @@ def _nothing_but(view: SensorView | None) -> OrientedPoints:
         color=None,
         sensor_origin_m=np.zeros(3),
         spacing_m=0.01,
-        noise_m=0.001,
         dropped=0,
         view=view,
     )

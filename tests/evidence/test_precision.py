@@ -230,7 +230,6 @@ def _fused(count: int, observations: int, noise: str = "normal") -> _Fused:
             color=color,
             sensor_origin_m=np.array([3.0 * (k // 25), 0.0, 5.0]),
             spacing_m=0.01,
-            noise_m=0.002,
             dropped=0,
         )
         surfels.integrate(points, k)
@@ -330,7 +329,6 @@ def _at_limits(count: int, frame: int, axis: int = 0, length: float = 1.0) -> Or
         color=np.tile(np.array([[255, 255, 0], [0, 0, 255]], np.uint8), (count, 1)),
         sensor_origin_m=np.array([3.0 * frame, 0.0, 5.0]),
         spacing_m=0.01,
-        noise_m=0.002,
         dropped=0,
     )
 

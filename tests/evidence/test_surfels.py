@@ -44,7 +44,6 @@ def _points(
         color=color,
         sensor_origin_m=None if origin is None else np.asarray(origin, np.float64),
         spacing_m=0.01,
-        noise_m=sigma_m,
         dropped=0,
     )
 
