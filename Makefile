@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 PROTO_STAMP := $(PROTO_VENV)/.installed
 PIP := -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help install demo test lint format pytest bench proto clean
+.PHONY: help install demo test lint format pytest crash bench proto clean
 
 help: ## Shows this list.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,6 +52,9 @@ format: $(STAMP) ## Formats the code and mends what ruff can mend.
 
 pytest: install lint
 	$(BIN)/python -m pytest
+
+crash: install ## Kills a real server at every failpoint and 200 times at random moments (some 20 minutes).
+	STREAMDGP_CRASH_ROUNDS=200 $(BIN)/python -m pytest --log-cli-level=INFO tests/crash
 
 bench: $(STAMP) ## Runs all benchmarks, writes bench-out/summary.md; needs the shared data beside the checkout.
 	$(BIN)/python -m benchmarks

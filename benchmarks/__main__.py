@@ -30,6 +30,7 @@ PLAN: tuple[tuple[str, tuple[str, ...], bool], ...] = (
     ("scaling", (), True),
     ("stream", (), True),
     ("query", (), True),
+    ("ingest", (), True),
     ("fit_speed", (), False),
     ("transport_ablation", (), False),
     ("ablations", (), True),

@@ -63,6 +63,25 @@ def main() -> None:
     default=None,
     help="Keep at least so many of the newest revisions of a scene readable. Default: 100.",
 )
+@click.option(
+    "--min-free",
+    type=click.FloatRange(0),
+    default=None,
+    metavar="MB",
+    help="Take no frames while the disk has less free; 0: do not look. Default: 500.",
+)
+@click.option(
+    "--segment-size",
+    type=click.FloatRange(0.001, 4096),
+    default=None,
+    metavar="MB",
+    help="Size of the files of a log; frames are dropped by whole files. Default: 134.",
+)
+@click.option(
+    "--keep-frames",
+    is_flag=True,
+    help="Keep all frames in the log. Default: frames that two durable revisions include are dropped.",
+)
 @click.option("-v", "--verbose", count=True, help="Log more: -v what happens, -vv every frame.")
 def serve(
     data: Path,
@@ -71,6 +90,9 @@ def serve(
     threads: int | None,
     max_cells: int | None,
     keep_revisions: int | None,
+    min_free: float | None,
+    segment_size: float | None,
+    keep_frames: bool,
     verbose: int,
 ) -> None:
     """Serve the scenes under --data until interrupted.
@@ -101,6 +123,11 @@ def serve(
     options = ServerOptions(data=data, device=device)
     if max_cells is not None:
         options = replace(options, max_cells=max_cells)
+    options = replace(options, commit=replace(options.commit, keep_frames=keep_frames))
+    if segment_size is not None:
+        options = replace(options, segment_bytes=int(1e6 * segment_size))
+    if min_free is not None:
+        options = replace(options, min_free_bytes=int(1e6 * min_free))
     if keep_revisions is not None:
         options = replace(options, commit=replace(options.commit, keep_revisions=keep_revisions))
     try:

@@ -69,6 +69,8 @@ class CommitPolicy:
     """While frames wait, spend about this share of the time on commits (max_seconds goes first)."""
     keep_revisions: int = 100
     """At least so many of the newest revisions stay readable; up to half as many more."""
+    keep_frames: bool = False
+    """Whether the log keeps frames that two durable revisions include."""
 
     def pause_s(self, last_commit_s: float) -> float:
         """Time to let pass after a commit that took ``last_commit_s``, while frames wait."""
@@ -123,6 +125,7 @@ class FitWorker:
         self._prepare = prepare
         self._policy = policy or CommitPolicy()
         self._position = published.applied_position
+        self._kept_position = published.applied_position
         self._uncommitted_frames = 0
         self._committed_at_s = 0.0
         self._commit_seconds = 0.0
@@ -255,6 +258,7 @@ class FitWorker:
         if not self._stopping:
             self._prepare(coming.surface)
         self._drop_old_revisions()
+        self._drop_old_frames(coming.applied_position)
         self._commit_seconds = time.monotonic() - start_s
         self._callbacks.published(coming)
         return coming
@@ -265,6 +269,14 @@ class FitWorker:
         if committing is not None:
             self._published = committing.result()
             self._committed_at_s = time.monotonic()
+
+    def _drop_old_frames(self, applied_position: int) -> None:
+        """Drop frames that the revision before this one includes, so that falling back to it works."""
+        before, self._kept_position = self._kept_position, applied_position
+        if not self._policy.keep_frames:
+            freed = self._log.drop_payloads(before)
+            if freed:
+                _LOGGER.info("dropped frames before log record %d, %d MB", before, freed // 2**20)
 
     def _drop_old_revisions(self) -> None:
         revisions, keep = self._store.revisions(), self._policy.keep_revisions

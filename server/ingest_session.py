@@ -42,8 +42,11 @@ class IngestSession:
         ------
         SequenceError
             ``epoch`` is below the newest one.
+        ServerUnavailableError
+            The disk has no room for frames.
         """
         engine.require_usable()
+        engine.require_room()
         ledger = engine.ledger(producer)
         if epoch < 0:
             raise InvalidInputError("an epoch of 0 (choose one) or more", str(epoch), "Leave it out.")

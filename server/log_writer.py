@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Executor
 
 from streamdgp.errors import StorageError
 from streamdgp.store import FrameLog, LogRecord
+from streamdgp_server.disk_guard import DiskGuard
 
 __all__ = ["LogWriter"]
 
 _MAX_BATCH_BYTES = 32 * 1024 * 1024
+_LOOK_AGAIN_S = 0.5
 
 
 class LogWriter:
@@ -21,10 +25,25 @@ class LogWriter:
     ----------
     max_pending_bytes
         :meth:`room` waits while more than this waits to be written.
+    guard
+        While it sees no room on the disk nothing is written, and nothing acknowledged.
+    on_room_changed
+        Called when the disk is full, and when it is not any more.
     """
 
-    def __init__(self, log: FrameLog, executor: Executor, *, max_pending_bytes: int) -> None:
+    def __init__(
+        self,
+        log: FrameLog,
+        executor: Executor,
+        *,
+        max_pending_bytes: int,
+        guard: DiskGuard,
+        on_room_changed: Callable[[], None] = lambda: None,
+    ) -> None:
         self._log = log
+        self._guard = guard
+        self._on_room_changed = on_room_changed
+        self._is_closing = asyncio.Event()
         self._executor = executor
         self._max_pending_bytes = max_pending_bytes
         self._pending: deque[tuple[LogRecord, asyncio.Future[LogRecord]]] = deque()
@@ -56,7 +75,8 @@ class LogWriter:
             )
 
     async def close(self) -> None:
-        """Write what is pending and stop."""
+        """Write what is pending, if there is room for it, and stop."""
+        self._is_closing.set()
         async with self._changed:
             await self._changed.wait_for(
                 lambda: (not self._pending_bytes and not self._pending) or self.failure
@@ -68,6 +88,9 @@ class LogWriter:
         loop = asyncio.get_running_loop()
         while True:
             await self._wake.wait()
+            if not await self._wait_for_space():
+                await self._fail([], _no_space())
+                return
             batch = self._take_batch()
             records = [record for record, _ in batch]
             try:
@@ -81,6 +104,18 @@ class LogWriter:
             async with self._changed:
                 self._pending_bytes -= sum(len(record.payload) for record in records)
                 self._changed.notify_all()
+
+    async def _wait_for_space(self) -> bool:
+        """Until the disk has room; False when the writer is closed before."""
+        if self._guard.has_room():
+            return True
+        self._on_room_changed()
+        while not self._guard.has_room():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._is_closing.wait(), _LOOK_AGAIN_S)
+                return False
+        self._on_room_changed()
+        return True
 
     def _take_batch(self) -> list[tuple[LogRecord, asyncio.Future[LogRecord]]]:
         batch, size = [], 0
@@ -101,3 +136,11 @@ class LogWriter:
         self._pending.clear()
         async with self._changed:
             self._changed.notify_all()
+
+
+def _no_space() -> StorageError:
+    return StorageError(
+        "room on the disk for the frames in hand",
+        "none when the server was stopped; they were not acknowledged",
+        "Free some space and start it again; clients send them again.",
+    )

@@ -26,5 +26,9 @@ class ServerOptions:
     """Frames received and not yet durable, per scene; beyond it the server stops reading."""
     max_credit: int = 256
     """Frames a producer may send ahead of the durable ones."""
+    segment_bytes: int = 128 * 1024 * 1024
+    """Size of a segment of a log: frames are dropped by segments."""
+    min_free_bytes: int = 500_000_000
+    """With less than this free on the disk no frames are taken. 0: not watched."""
     commit: CommitPolicy = field(default_factory=CommitPolicy)
     """When fitted frames become a revision."""

@@ -147,7 +147,9 @@ class SceneRegistry:
 
     async def _open(self, scene_id: str) -> SceneEngine:
         self._require_exists(scene_id)
-        opened = await self._in_io(open_scene, self._scenes / scene_id, self.options.device)
+        opened = await self._in_io(
+            open_scene, self._scenes / scene_id, self.options.device, self.options.segment_bytes
+        )
         if self._closing:
             opened.close()
             self._require_open()

@@ -14,13 +14,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from streamdgp.errors import InvalidInputError, NotFoundError, StorageError, StreamdgpError
+from streamdgp.errors import (
+    InvalidInputError,
+    NotFoundError,
+    ServerUnavailableError,
+    StorageError,
+    StreamdgpError,
+)
 from streamdgp.frames import Frame
 from streamdgp.reconstructor import Reconstructor
 from streamdgp.store import AtlasStore, FrameLog, LogRecord, RecordKind, RevisionInfo
+from streamdgp.store._failpoints import reach
 from streamdgp.surface import SurfaceSnapshot, TileCache
 from streamdgp.v1 import frame_pb2
 from streamdgp.wire import frame_from_proto
+from streamdgp_server.disk_guard import DiskGuard
 from streamdgp_server.fit_worker import FitCallbacks, FitWorker, PublishedRevision
 from streamdgp_server.ledger import FrameEntry, ProducerLedger
 from streamdgp_server.log_writer import LogWriter
@@ -71,7 +79,7 @@ class OpenedScene:
         self.store.close()
 
 
-def open_scene(directory: Path, device: str) -> OpenedScene:
+def open_scene(directory: Path, device: str, segment_bytes: int) -> OpenedScene:
     """Open a scene at its newest revision. Blocks; takes as long as reading the atlas does.
 
     Raises
@@ -80,7 +88,7 @@ def open_scene(directory: Path, device: str) -> OpenedScene:
         Something is damaged, or the log ends before what the atlas includes.
     """
     file = SceneFile.read(directory)
-    log = FrameLog(directory / "log")
+    log = FrameLog(directory / "log", segment_bytes=segment_bytes)
     store: AtlasStore | None = None
     try:
         atlas = directory / "atlas"
@@ -88,7 +96,7 @@ def open_scene(directory: Path, device: str) -> OpenedScene:
             store = AtlasStore.open(atlas)
         except NotFoundError:
             store = AtlasStore.create(atlas)
-        reconstructor, position = _restore(file, store, device)
+        reconstructor, position = _restore(file, store, log, device)
         if position > log.end_position:
             raise StorageError(
                 f"a log of at least {position} records in {log.directory}, which revision "
@@ -111,11 +119,25 @@ def open_scene(directory: Path, device: str) -> OpenedScene:
     return OpenedScene(directory.name, directory, file, log, store, reconstructor, published, ledgers)
 
 
-def _restore(file: SceneFile, store: AtlasStore, device: str) -> tuple[Reconstructor, int]:
-    """The reconstructor of the newest revision, and the log position after it."""
+def _restore(file: SceneFile, store: AtlasStore, log: FrameLog, device: str) -> tuple[Reconstructor, int]:
+    """The reconstructor of the newest revision that can be read, and the log position after it."""
     if store.latest_revision == 0:
         return Reconstructor(file.config, device=device), 0
-    stored = store.read()
+    try:
+        stored = store.read()
+    except StorageError as damage:
+        if len(store.revisions()) < 2:
+            raise
+        stored = store.read(store.latest_revision - 1)
+        if int(stored.log_position["next"]) < log.kept_from:
+            raise
+        store.fall_back()
+        _LOGGER.error(
+            "%s. Going on from revision %d, and fitting again what came after it: log records from %d on",
+            damage,
+            stored.revision,
+            stored.log_position["next"],
+        )
     return Reconstructor.restore(stored.state, device=device), int(stored.log_position["next"])
 
 
@@ -162,7 +184,14 @@ class SceneEngine:
         self._old: OrderedDict[int, PublishedRevision] = OrderedDict()
         self._old_guard = threading.Lock()
         self.io_executor = io_executor
-        self.writer = LogWriter(self.log, io_executor, max_pending_bytes=options.max_pending_bytes)
+        self.disk = DiskGuard(opened.directory, options.min_free_bytes)
+        self.writer = LogWriter(
+            self.log,
+            io_executor,
+            max_pending_bytes=options.max_pending_bytes,
+            guard=self.disk,
+            on_room_changed=self._notify,
+        )
         loop = asyncio.get_running_loop()
         self._worker = FitWorker(
             self.scene_id,
@@ -210,7 +239,9 @@ class SceneEngine:
         return self._listeners.get(producer) is listener
 
     def credit(self, frame_bytes: int) -> int:
-        """How many frames of this size may be sent ahead of the durable ones."""
+        """How many frames of this size may be sent ahead of the durable ones; none while the disk is full."""
+        if self.disk.is_full:
+            return 0
         return max(1, min(self._options.max_credit, self._options.max_pending_bytes // frame_bytes))
 
     def require_usable(self) -> None:
@@ -218,6 +249,15 @@ class SceneEngine:
         for error in (self.closing, self.failure, self.writer.failure):
             if error is not None:
                 raise error
+
+    def require_room(self) -> None:
+        """Raise :class:`ServerUnavailableError` while the disk has no room for frames."""
+        if not self.disk.has_room():
+            raise ServerUnavailableError(
+                f"{self._options.min_free_bytes / 1e6:.0f} MB free on the server's disk",
+                "less",
+                "Free some space there; streams go on then.",
+            )
 
     def append(self, record: LogRecord, entry: FrameEntry | None = None) -> asyncio.Future[LogRecord]:
         """Queue a record; when it is durable its entry, the fit thread and the listeners are told."""
@@ -228,6 +268,7 @@ class SceneEngine:
                 done.exception()
                 self._on_log_failure(self.writer.failure)
             elif not done.cancelled():
+                reach("ack")
                 if entry is not None:
                     entry.position = done.result().position
                 self._worker.notify()
@@ -284,7 +325,7 @@ class SceneEngine:
         self.store.close()
 
     def _extract_tiles(self, surface: SurfaceSnapshot) -> None:
-        """Bring the cache up to date at the default resolution; runs in the fit thread.
+        """Bring the cache up to date at the default resolution; runs beside the fit thread.
 
         While nobody asks, tiles that a moving sensor changes again with every revision are left for the
         query that comes, as far as it can extract them in a moment.
@@ -302,7 +343,7 @@ class SceneEngine:
             cancelled=self._is_closing.is_set,
             is_wanted=lambda index, _: index not in left,
         ):
-            pass
+            self._priority.give_way()
         fresh = len(unsettled) - len(left)
         if fresh > _TILES_TO_TIME:
             self._tile_s = max((time.perf_counter() - started) / fresh, 1e-5)

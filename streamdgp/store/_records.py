@@ -66,6 +66,8 @@ class RecordKind(enum.IntEnum):
     """A frame that was refused; the payload is the reason as UTF-8. It consumes the number."""
     EPOCH = 3
     """A producer opened with this epoch; consumes no number."""
+    DROPPED = 4
+    """A frame that two durable revisions include; its payload has been dropped."""
 
 
 @dataclass(frozen=True, slots=True)

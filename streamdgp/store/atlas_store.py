@@ -28,6 +28,7 @@ import zarr
 from streamdgp.atlas.changes import AtlasChanges, AtlasState
 from streamdgp.errors import AlreadyExistsError, NotFoundError, StorageError
 from streamdgp.store._durable import DirectoryLock, sweep_unfinished_objects, sync_directory, sync_filesystem
+from streamdgp.store._failpoints import reach
 from streamdgp.store._tables import (
     Digests,
     Layout,
@@ -286,8 +287,11 @@ class AtlasStore:
                     "metadata": staged.metadata,
                 }
             )
+            reach("commit.write")
             snapshot_id = session.commit(message, metadata=totals)
+            reach("commit.sync")
             sync_filesystem(self.path)
+            reach("commit.synced")
         except (icechunk.IcechunkError, OSError, StorageError) as error:
             # Whether the branch moved is unknown: only opening the store again tells.
             self._failed = True
@@ -339,6 +343,33 @@ class AtlasStore:
         state = AtlasState(tables, arrays, dict(attributes["metadata"]))
         return StoredRevision(info.revision, state, dict(attributes["log_position"]), info.created)
 
+    def fall_back(self) -> int:
+        """Give the newest revision up, for the one before it; returns that one's number.
+
+        The next commit takes the number that is free then.
+
+        Raises
+        ------
+        StorageError
+            There is none before, the store is read-only, or the disk refused.
+        """
+        if self._lock is None or len(self._history) < 2:
+            raise StorageError(
+                f"a store in {self.path} open for writing, with a revision before the newest",
+                f"{len(self._history)} revisions" if self._lock else "one opened read-only or closed",
+                "Restore the directory from a copy.",
+            )
+        before = self._history[-2]
+        try:
+            self._repository.reset_branch(_BRANCH, before.snapshot_id)
+            sync_filesystem(self.path)
+        except (icechunk.IcechunkError, OSError) as error:
+            raise _damaged(self.path, f"taken back to revision {before.revision}", error) from error
+        with self._guard:
+            self._history.pop()
+        self._digests, self._layouts = {}, None
+        return before.revision
+
     def drop_before(self, revision: int) -> int:
         """Delete the revisions before one, for good, and what only they held; returns the bytes freed.
 
@@ -361,8 +392,11 @@ class AtlasStore:
                 written = {info.id: info.written_at for info in self._repository.ancestry(branch=_BRANCH)}
                 with self._guard:
                     self._history = [info for info in self._history if info.revision >= keep.revision]
+                reach("clear.expire")
                 self._repository.expire_snapshots(older_than=written[keep.snapshot_id])
+                reach("clear.collect")
                 summary = self._repository.garbage_collect(datetime.datetime.now(datetime.UTC))
+                reach("clear.sync")
                 sync_filesystem(self.path)
         except (icechunk.IcechunkError, OSError) as error:
             raise _damaged(self.path, f"cleared of revisions before {revision}", error) from error

@@ -3,6 +3,9 @@
 A frame is acknowledged only after :meth:`FrameLog.append` returned. The atlas is derived state:
 recovery is the last committed atlas plus a replay of the records after it.
 
+Payloads of frames that are not needed any more may be dropped (:meth:`FrameLog.drop_payloads`); what
+they were stays known.
+
 Files in the directory: ``<first position, 20 digits>.seg`` (a header, then records), ``DURABLE``
 (how many records are known to be on disk) and ``LOCK``. What lies beyond the mark when the log is
 opened, and is not whole, was never acknowledged: it is cut. Anything else that is not whole is an
@@ -23,12 +26,14 @@ import google_crc32c
 
 from streamdgp.errors import StorageError
 from streamdgp.store._durable import DirectoryLock, sync_directory
+from streamdgp.store._failpoints import reach
 from streamdgp.store._records import (
     HEADER_BYTES,
     SEGMENT_HEADER_BYTES,
     DamagedRecordError,
     LogRecord,
     RecordHeader,
+    RecordKind,
     decode_mark,
     decode_meta,
     decode_segment_header,
@@ -53,6 +58,13 @@ class _Segment:
     first_position: int
     offsets: list[int] = field(default_factory=list)
     end: int = SEGMENT_HEADER_BYTES
+    has_frames: bool = False
+
+    def add(self, record: LogRecord, record_bytes: int) -> None:
+        """Note the record that lies at the end."""
+        self.offsets.append(self.end)
+        self.end += record_bytes
+        self.has_frames |= record.kind is RecordKind.FRAME
 
     @property
     def end_position(self) -> int:
@@ -127,14 +139,74 @@ class FrameLog:
             if segment.end >= self._segment_bytes:
                 segment = self._begin_segment(start)
             self._write(segment, b"".join(chunks))
-            offset = segment.end
-            for chunk in chunks:
-                segment.offsets.append(offset)
-                offset += len(chunk)
-            segment.end = offset
+            for record, chunk in zip(placed, chunks, strict=True):
+                segment.add(record, len(chunk))
             self._metas.extend(replace(record, payload=b"") for record in placed)
             os.pwrite(self._mark_descriptor, encode_mark(self.end_position), 0)
         return placed
+
+    @property
+    def kept_from(self) -> int:
+        """From this position on, no payload has been dropped."""
+        for segment in self._segments:
+            if segment.has_frames:
+                return segment.first_position
+        return self._segments[-1].first_position
+
+    def drop_payloads(self, before: int) -> int:
+        """Drop the payloads of frames in whole segments before a position; returns the bytes freed.
+
+        The segment that is written to stays. Everything else about a record stays too, and rejections
+        whole. No record before ``before`` may be read meanwhile. A segment is replaced by a rename: after a
+        crash it is there whole or stripped.
+
+        Raises
+        ------
+        StorageError
+            The disk refused; the segments that were not replaced are as before.
+        """
+        freed = 0
+        for number, segment in enumerate(self._segments[:-1]):
+            if segment.end_position > before:
+                break
+            if segment.has_frames:
+                self._segments[number] = stripped = self._strip(segment)
+                freed += segment.end - stripped.end
+                os.close(segment.descriptor)
+        return freed
+
+    def _strip(self, segment: _Segment) -> _Segment:
+        """Replace a segment by one without payloads of frames."""
+        first, unfinished = segment.first_position, segment.path.with_suffix(".tmp")
+        at = first - self.first_position
+        stripped = _Segment(segment.path, -1, first)
+        chunks = [encode_segment_header(first)]
+        for position in range(first, segment.end_position):
+            record = self._metas[at + position - first]
+            if record.kind is RecordKind.FRAME:
+                record = replace(record, kind=RecordKind.DROPPED)
+            else:
+                record = self._load(position)
+            chunks.append(encode_record(record, position))
+            stripped.add(record, len(chunks[-1]))
+        try:
+            stripped.descriptor = os.open(
+                unfinished, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644
+            )
+            _write_all(stripped.descriptor, b"".join(chunks), 0)
+            os.fsync(stripped.descriptor)
+            reach("log.drop-rename")
+            unfinished.rename(segment.path)
+            reach("log.drop-renamed")
+            sync_directory(self.directory)
+        except OSError as error:
+            if stripped.descriptor >= 0:
+                os.close(stripped.descriptor)
+            raise self._refused("a segment of the log without its frames", error) from error
+        for index in range(at, at + len(stripped.offsets)):
+            if self._metas[index].kind is RecordKind.FRAME:
+                self._metas[index] = replace(self._metas[index], kind=RecordKind.DROPPED)
+        return stripped
 
     def read(self, position: int) -> LogRecord:
         """One record with its payload, its checksum verified.
@@ -142,8 +214,20 @@ class FrameLog:
         Raises
         ------
         StorageError
-            No such position, or the record is damaged; the message names segment and record.
+            No such position, its payload has been dropped, or the record is damaged; the message names
+            segment and record.
         """
+        record = self._load(position)
+        if record.kind is RecordKind.DROPPED:
+            raise StorageError(
+                f"the frame of log record {position} in {self.directory}",
+                "one that has been dropped, for revisions include it",
+                "Keep frames (--keep-frames) where they are needed again.",
+            )
+        return record
+
+    def _load(self, position: int) -> LogRecord:
+        """One record as it is on disk, verified."""
         segment = self._segment_of(position)
         offset = segment.offsets[position - segment.first_position]
         try:
@@ -156,9 +240,9 @@ class FrameLog:
         return replace(record, payload=payload)
 
     def records(self, start: int = 0, stop: int | None = None) -> Iterator[LogRecord]:
-        """Records from ``start`` to ``stop`` (default: the end as it is now), in order."""
+        """Records from ``start`` to ``stop`` (default: the end as it is now), in order, dropped ones too."""
         for position in range(start, self.end_position if stop is None else stop):
-            yield self.read(position)
+            yield self._load(position)
 
     def verify(self) -> int:
         """Read everything and check every checksum; returns how many records there are."""
@@ -183,13 +267,14 @@ class FrameLog:
             unfinished.unlink()
         paths = sorted(self.directory.glob("*.seg"))
         mark_path = self.directory / _MARK_NAME
-        if not paths and mark_path.exists():
+        durable = self._open_mark(mark_path)
+        # A mark of 0 alone is what a process leaves that died while it made the log.
+        if not paths and durable > 0:
             raise StorageError(
                 f"segments in {self.directory}",
-                "none, but a durable mark",
+                f"none, but a durable mark of {durable} records",
                 "Restore the directory from a copy.",
             )
-        durable = self._open_mark(mark_path)
         for number, path in enumerate(paths):
             self._open_segment(path, durable, is_last=number == len(paths) - 1)
         if not paths:
@@ -242,8 +327,7 @@ class FrameLog:
                     raise self._damaged(segment, position, error) from error
                 self._cut(segment, size)
                 return
-            segment.offsets.append(segment.end)
-            segment.end += record_bytes
+            segment.add(self._metas[-1], record_bytes)
 
     def _scan_record(self, segment: _Segment, size: int, *, with_payload: bool) -> int:
         """Check the record at the segment's end, note its facts, return its length."""
@@ -280,7 +364,9 @@ class FrameLog:
             descriptor = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
             os.pwrite(descriptor, encode_segment_header(first_position), 0)
             os.fsync(descriptor)
+            reach("log.segment-rename")
             unfinished.rename(path)
+            reach("log.segment-renamed")
             sync_directory(self.directory)
         except OSError as error:
             raise self._refused("a new log segment", error) from error
@@ -289,19 +375,19 @@ class FrameLog:
         return segment
 
     def _write(self, segment: _Segment, data: bytes) -> None:
-        view, offset = memoryview(data), segment.end
+        reach("log.write")
         try:
-            while view:
-                written = os.pwrite(segment.descriptor, view, offset)
-                view, offset = view[written:], offset + written
+            _write_all(segment.descriptor, data, segment.end)
         except OSError as error:
             os.ftruncate(segment.descriptor, segment.end)
             raise self._refused("a record written to the log", error) from error
+        reach("log.sync")
         try:
             os.fdatasync(segment.descriptor)
         except OSError as error:
             self._failure = error
             raise self._refused("a record synced to disk", error) from error
+        reach("log.synced")
 
     def _segment_of(self, position: int) -> _Segment:
         for segment in reversed(self._segments):
@@ -331,6 +417,13 @@ class FrameLog:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _write_all(descriptor: int, data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written
 
 
 def _read_body(segment: _Segment, header: RecordHeader, offset: int) -> tuple[LogRecord, bytes]:

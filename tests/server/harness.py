@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -66,8 +67,9 @@ def make_frame(number: int, *, angle_rad: float | None = None) -> frame_pb2.Fram
 class ServerProcess:
     """``streamdgp-server serve`` on a free port; use as a context."""
 
-    def __init__(self, data: Path, *arguments: str) -> None:
+    def __init__(self, data: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
         self.data = data
+        self._environment = {**os.environ, **(environment or {})}
         with (data.parent / f"{data.name}.stderr").open("a") as stderr:
             self._process = self._start(arguments, stderr)
         assert self._process.stdout is not None
@@ -93,6 +95,7 @@ class ServerProcess:
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
+            env=self._environment,
         )
 
     def stderr(self) -> str:
@@ -101,6 +104,14 @@ class ServerProcess:
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal, wait for the end, return the exit code."""
         self._process.send_signal(number)
+        code = self._process.wait(timeout=TIMEOUT_S)
+        self.channel.close()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        return code
+
+    def wait(self) -> int:
+        """Until the process has ended by itself; returns its exit code."""
         code = self._process.wait(timeout=TIMEOUT_S)
         self.channel.close()
         assert self._process.stdout is not None

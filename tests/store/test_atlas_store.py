@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -254,3 +255,49 @@ def test_a_page_whose_rows_are_the_same_is_not_written(tmp_path: Path) -> None:
     store.commit(make_changes(columns, list(range(1000))), {})
     assert len(chunk_files(path) - before) == 1
     assert_same(store.read().state, columns)
+
+
+def test_a_staged_commit_is_of_the_moment_it_was_staged(tmp_path: Path) -> None:
+    """The tables may change while it is written, and only the next commit shows that."""
+    columns = make_columns(300, 0)
+    first = {name: values.copy() for name, values in columns.items()}
+    with closing(AtlasStore.create(tmp_path / "atlas")) as store:
+        metadata = {"list": [1, 2]}
+        staged = store.stage(make_changes(columns, list(range(300)), metadata=metadata), {"next": 1})
+        columns["weights"] += 1
+        metadata["list"].append(3)
+        assert store.latest_revision == 0
+        assert store.write(staged) == 1
+        with pytest.raises(StorageError, match="revision 1"):
+            store.write(staged)
+        assert_same(store.read().state, first)
+        assert store.read().state.metadata == {"list": [1, 2]}
+        assert store.commit(make_changes(columns, list(range(300))), {"next": 2}) == 2
+        assert_same(store.read().state, columns)
+        assert_same(store.read(1).state, first)
+
+
+def test_falling_back_gives_the_newest_revision_up(tmp_path: Path) -> None:
+    versions = [make_columns(300, seed) for seed in range(4)]
+    everything = list(range(300))
+    path = tmp_path / "atlas"
+    with closing(AtlasStore.create(path)) as store:
+        with pytest.raises(StorageError, match="a revision before the newest"):
+            store.fall_back()
+        for number, columns in enumerate(versions[:3]):
+            store.commit(make_changes(columns, everything), {"next": number})
+        assert store.fall_back() == 2
+        assert_same(store.read().state, versions[1])
+        with pytest.raises(NotFoundError):
+            store.read(3)
+    with closing(AtlasStore.open(path)) as store:
+        assert store.latest_revision == 2
+        # Nothing of what was given up may be taken for stored: the same rows again, then others.
+        assert store.commit(make_changes(versions[2], everything), {"next": 5}) == 3
+        assert store.fall_back() == 2
+        assert store.commit(make_changes(versions[2], [1]), {"next": 6}) == 3
+        mixed = store.read().state.tables["charts"]
+        np.testing.assert_array_equal(mixed["key"][1], versions[2]["key"][1])
+        assert store.commit(make_changes(versions[3], everything), {"next": 7}) == 4
+        assert_same(store.read().state, versions[3])
+        assert_same(store.read(2).state, versions[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,77 @@ def test_every_flipped_byte_is_detected_and_named(tmp_path: Path, segment_index:
         assert log.verify() == 12
 
 
+def test_dropped_frames_leave_their_facts(tmp_path: Path) -> None:
+    with FrameLog(tmp_path, segment_bytes=1000) as log:
+        for sequence in range(20):
+            log.append([make_record(sequence)])
+            log.append([LogRecord(RecordKind.REJECTION, "other", 0, sequence, payload=b"why")])
+        before = list(log.records())
+        assert log.kept_from == 0
+        freed = log.drop_payloads(21)
+        kept = log.kept_from
+        assert 0 < kept <= 21 < log.end_position
+        assert freed > 100 * (kept // 2 - 1)
+        assert log.drop_payloads(21) == 0
+        assert log.drop_payloads(10_000) > 0, "all but the segment that is written to"
+    with FrameLog(tmp_path, segment_bytes=1000) as log:
+        assert log.verify() == 40
+        assert log.end_position - 20 < log.kept_from < log.end_position
+        for old, new in zip(before, log.records(), strict=True):
+            if old.kind is RecordKind.FRAME and old.position < log.kept_from:
+                assert new == replace(old, kind=RecordKind.DROPPED, payload=b"")
+                with pytest.raises(StorageError, match=f"the frame of log record {old.position}"):
+                    log.read(old.position)
+            else:
+                assert new == log.read(old.position) == old
+        facts = log.records_without_payload()
+        assert [(f.sequence, f.source_checksum) for f in facts] == [
+            (r.sequence, r.source_checksum) for r in before
+        ]
+        log.append([make_record(20)])
+        assert log.read(40).payload == make_record(20).payload
+
+
+def test_every_flipped_byte_of_a_stripped_segment_is_detected(tmp_path: Path) -> None:
+    fill(tmp_path, 12, segment_bytes=500)
+    with FrameLog(tmp_path) as log:
+        log.drop_payloads(log.end_position)
+    path = segments(tmp_path)[0]
+    intact = path.read_bytes()
+    for offset in range(len(intact)):
+        data = bytearray(intact)
+        data[offset] ^= 0x40
+        path.write_bytes(bytes(data))
+        with (
+            pytest.raises(StorageError, match=rf"intact record \d+ in .*{path.name}"),
+            FrameLog(tmp_path) as log,
+        ):
+            log.verify()
+    path.write_bytes(intact)
+    with FrameLog(tmp_path) as log:
+        assert log.verify() == 12
+
+
+def test_a_drop_that_the_disk_refuses_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path, 12, segment_bytes=500)
+    with FrameLog(tmp_path) as log:
+        before = list(log.records())
+        with monkeypatch.context() as patch:
+
+            def refuse(*_: object) -> int:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+            patch.setattr(os, "pwrite", refuse)
+            with pytest.raises(StorageError, match="without its frames"):
+                log.drop_payloads(log.end_position)
+        assert list(log.records()) == before
+    with FrameLog(tmp_path) as log:
+        assert list(log.records()) == before
+        assert log.drop_payloads(log.end_position) > 0
+
+
 def test_a_flipped_byte_of_the_mark_is_detected(tmp_path: Path) -> None:
     fill(tmp_path, 2)
     mark = tmp_path / "DURABLE"
@@ -155,8 +227,19 @@ def test_missing_segments_are_named(tmp_path: Path) -> None:
     moved.rename(paths[1])
     for path in paths:
         path.unlink()
-    with pytest.raises(StorageError, match="none, but a durable mark"):
+    with pytest.raises(StorageError, match="none, but a durable mark of 20 records"):
         FrameLog(tmp_path)
+
+
+def test_a_mark_without_segments_is_a_log_that_was_being_made(tmp_path: Path) -> None:
+    fill(tmp_path, 0)
+    (path,) = segments(tmp_path)
+    path.unlink()
+    with FrameLog(tmp_path) as log:
+        assert log.end_position == 0
+        log.append([make_record(0)])
+    with FrameLog(tmp_path) as log:
+        assert log.verify() == 1
 
 
 def test_a_full_disk_loses_nothing_that_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
