@@ -11,7 +11,13 @@ from types import TracebackType
 
 from streamdgp.errors import StorageError
 
-__all__ = ["DirectoryLock", "sweep_unfinished_objects", "sync_directory", "sync_filesystem"]
+__all__ = [
+    "DirectoryLock",
+    "replace_durably",
+    "sweep_unfinished_objects",
+    "sync_directory",
+    "sync_filesystem",
+]
 
 _LOGGER = logging.getLogger(__name__)
 _LOCK_NAME = "LOCK"
@@ -81,6 +87,19 @@ def sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def replace_durably(path: Path, content: bytes) -> None:
+    """Write a small file: after a power cut it is there whole, as before or as now."""
+    unfinished = path.with_name(path.name + ".tmp")
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(descriptor, content)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    unfinished.rename(path)
+    sync_directory(path.parent)
 
 
 def sync_filesystem(directory: Path) -> None:

@@ -15,6 +15,7 @@ import copy
 import datetime
 import itertools
 import logging
+import shutil
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ import zarr
 
 from streamdgp.atlas.changes import AtlasChanges, AtlasState
 from streamdgp.errors import AlreadyExistsError, NotFoundError, StorageError
-from streamdgp.store._durable import DirectoryLock, sweep_unfinished_objects, sync_directory, sync_filesystem
+from streamdgp.store._durable import DirectoryLock, sweep_unfinished_objects, sync_filesystem
 from streamdgp.store._failpoints import reach
 from streamdgp.store._tables import (
     Digests,
@@ -38,12 +39,14 @@ from streamdgp.store._tables import (
     write_array,
     write_columns,
 )
+from streamdgp.store._tip import mend_branch, read_synced, write_synced
 
 __all__ = ["SCHEMA_NAME", "SCHEMA_VERSION", "AtlasStore", "RevisionInfo", "StagedCommit", "StoredRevision"]
 
 SCHEMA_NAME = "streamdgp-atlas"
 SCHEMA_VERSION = 1
 _BRANCH = "main"
+_REPOSITORY = "icechunk"
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -120,11 +123,17 @@ class AtlasStore:
                 f"no atlas in {path}", "one that exists", "Open it, or choose another path."
             )
         try:
-            repository = icechunk.Repository.create(_storage(path))
+            # Under its name only when it is whole on disk: nothing else tells a half-made one.
+            unfinished = path / "icechunk.new"
+            shutil.rmtree(unfinished, ignore_errors=True)
+            icechunk.Repository.create(_storage(unfinished))
             sync_filesystem(path)
-            sync_directory(path)
+            unfinished.rename(path / _REPOSITORY)
+            sync_filesystem(path)
+            repository = icechunk.Repository.open(_storage(path / _REPOSITORY))
+            write_synced(path, 0, repository.lookup_branch(_BRANCH))
             return cls(path, repository, lock)
-        except icechunk.IcechunkError as error:
+        except (icechunk.IcechunkError, OSError) as error:
             lock.release()
             raise _damaged(path, "created", error) from error
 
@@ -148,7 +157,21 @@ class AtlasStore:
         try:
             if lock is not None:
                 sweep_unfinished_objects(path)
-            return cls(path, icechunk.Repository.open(_storage(path)), lock)
+                mend_branch(path, _BRANCH)
+            repository = icechunk.Repository.open(_storage(path / _REPOSITORY))
+            try:
+                return cls(path, repository, lock)
+            except (StorageError, icechunk.IcechunkError) as error:
+                noted = read_synced(path)
+                if lock is None or not noted:
+                    raise
+                _LOGGER.error(
+                    "%s in %s cannot be followed (%s); going back to the newest revision known to be whole",
+                    *(f"branch {_BRANCH}", path, str(error).strip().splitlines()[0]),
+                )
+                repository.reset_branch(_BRANCH, noted)
+                sync_filesystem(path)
+                return cls(path, repository, lock)
         except StorageError:
             _release(lock)
             raise
@@ -292,6 +315,7 @@ class AtlasStore:
             reach("commit.sync")
             sync_filesystem(self.path)
             reach("commit.synced")
+            write_synced(self.path, revision, snapshot_id)
         except (icechunk.IcechunkError, OSError, StorageError) as error:
             # Whether the branch moved is unknown: only opening the store again tells.
             self._failed = True
@@ -363,6 +387,7 @@ class AtlasStore:
         try:
             self._repository.reset_branch(_BRANCH, before.snapshot_id)
             sync_filesystem(self.path)
+            write_synced(self.path, before.revision, before.snapshot_id)
         except (icechunk.IcechunkError, OSError) as error:
             raise _damaged(self.path, f"taken back to revision {before.revision}", error) from error
         with self._guard:
@@ -446,11 +471,11 @@ class AtlasStore:
 def _storage(path: Path) -> icechunk.Storage:
     # Its warning about concurrent commits does not apply: the lock admits one committer.
     icechunk.set_logs_filter("error")
-    return icechunk.local_filesystem_storage(str(path / "icechunk"))
+    return icechunk.local_filesystem_storage(str(path))
 
 
 def _exists(path: Path) -> bool:
-    return (path / "icechunk" / "refs").is_dir()
+    return (path / _REPOSITORY / "refs").is_dir()
 
 
 def _release(lock: DirectoryLock | None) -> None:
