@@ -23,8 +23,11 @@ class SceneCheck:
     fault: str = ""
 
 
-def check_data(data: Path, *, all_revisions: bool = False) -> Iterator[SceneCheck]:
+def check_data(data: Path, *, all_revisions: bool = False, repair: bool = False) -> Iterator[SceneCheck]:
     """Check every scene: the log whole, and the newest revision (or all of them).
+
+    With ``repair`` a scene is opened as a server would open it first: unfinished records are cut, and a
+    newest revision that cannot be read is given up for the one before, if the log has the frames after it.
 
     Raises
     ------
@@ -38,12 +41,18 @@ def check_data(data: Path, *, all_revisions: bool = False) -> Iterator[SceneChec
         raise NotFoundError(f"a data directory with scenes in {data}", "none", "Check the path.")
     with DirectoryLock(data):
         for scene_id in scene_ids(scenes):
-            yield _check_scene(scenes / scene_id, all_revisions=all_revisions)
+            yield _check_scene(scenes / scene_id, all_revisions=all_revisions, repair=repair)
 
 
-def _check_scene(directory: Path, *, all_revisions: bool) -> SceneCheck:
+def _check_scene(directory: Path, *, all_revisions: bool, repair: bool) -> SceneCheck:
     try:
         SceneFile.read(directory)
+        if repair:
+            # Loading the engine takes seconds; checking alone must not.
+            from streamdgp_server.options import ServerOptions
+            from streamdgp_server.scene_engine import open_scene
+
+            open_scene(directory, "cpu", ServerOptions(directory).segment_bytes).close()
         with FrameLog(directory / "log") as log:
             record_count, end = log.verify(), log.end_position
         store = AtlasStore.open(directory / "atlas", read_only=True)

@@ -146,8 +146,12 @@ def serve(
 @main.command()
 @click.argument("data", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--all-revisions", is_flag=True, help="Read every revision, not only the newest.")
-def check(data: Path, all_revisions: bool) -> None:
+@click.option("--repair", is_flag=True, help="Mend first what a start of the server would mend.")
+def check(data: Path, all_revisions: bool, repair: bool) -> None:
     """Verify every checksum under DATA. Exits with 1 when something is damaged.
+
+    What a server mends when it starts, --repair mends without one: records that were never acknowledged are
+    cut, and a newest revision that cannot be read is given up where the log can make it again.
 
     \b
     Example:
@@ -157,7 +161,7 @@ def check(data: Path, all_revisions: bool) -> None:
 
     scenes = faults = 0
     try:
-        for found in check_data(data, all_revisions=all_revisions):
+        for found in check_data(data, all_revisions=all_revisions, repair=repair):
             scenes += 1
             faults += bool(found.fault)
             click.echo(

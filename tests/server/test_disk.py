@@ -122,6 +122,20 @@ def test_a_newest_revision_that_cannot_be_read_is_made_again(damaged: tuple[Path
     assert run_server("check", str(data)).returncode == 0
 
 
+def test_check_repairs_what_a_start_would(damaged: tuple[Path, tuple[int, bytes]]) -> None:
+    data, before = damaged
+    assert run_server("check", str(data)).returncode == 1
+    repaired = run_server("check", str(data), "--repair")
+    assert repaired.returncode == 0, repaired.stdout + repaired.stderr
+    assert "Traceback" not in repaired.stderr
+    assert run_server("check", str(data), "--all-revisions").returncode == 0
+    with ServerProcess(data) as server:
+        stream = Stream(server)
+        stream.wait_applied(6)
+        stream.finish()
+        assert mesh_bytes(get_mesh(server)) == before
+
+
 def test_without_the_frames_it_is_an_error(damaged: tuple[Path, tuple[int, bytes]]) -> None:
     data, _ = damaged
     with FrameLog(data / "scenes" / "test" / "log", segment_bytes=1) as log:
