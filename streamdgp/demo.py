@@ -217,6 +217,20 @@ def _fresh_folder(out: Path) -> Path:
     return out
 
 
+@contextlib.contextmanager
+def _runner() -> Iterator[asyncio.Runner]:
+    """An event loop that is whole before Ctrl-C can come: half of one complains when it goes."""
+    numbers = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        runner = asyncio.Runner()
+        runner.get_loop()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+    with runner:
+        yield runner
+
+
 def _run(out: Path, frames: int, console: Console) -> None:
     started = time.perf_counter()
     _fresh_folder(out)
@@ -224,9 +238,9 @@ def _run(out: Path, frames: int, console: Console) -> None:
     simulate_scan(make_teapot(), out / "scan", "depth", frames)
     scan = open_dataset(out / "scan")
     console.print(f"  {out / 'scan'}, {time.perf_counter() - started:.1f} s")
-    with running_server(out / "data") as address:
+    with _runner() as runner, running_server(out / "data") as address:
         console.print(f"[bold]2. Stream[/] it to streamdgp-server on {address}, data in {out / 'data'}")
-        mesh = asyncio.run(_stream_and_query(address, scan, console))
+        mesh = runner.run(_stream_and_query(address, scan, console))
         write_mesh(out / "mesh.ply", mesh)
     console.print("  server stopped")
     console.print("[bold]3. Compare[/] with the truth and with a TSDF")
