@@ -28,6 +28,7 @@ import zarr
 
 from streamdgp.atlas.changes import AtlasChanges, AtlasState
 from streamdgp.errors import AlreadyExistsError, NotFoundError, StorageError
+from streamdgp.store._clearing import forget_snapshots, keep_snapshots, restore_snapshots
 from streamdgp.store._durable import DirectoryLock, sweep_unfinished_objects, sync_filesystem
 from streamdgp.store._failpoints import reach
 from streamdgp.store._tables import (
@@ -158,6 +159,7 @@ class AtlasStore:
             if lock is not None:
                 sweep_unfinished_objects(path)
                 mend_branch(path, _BRANCH)
+                restore_snapshots(path, path / _REPOSITORY / "snapshots")
             repository = icechunk.Repository.open(_storage(path / _REPOSITORY))
             try:
                 return cls(path, repository, lock)
@@ -417,8 +419,12 @@ class AtlasStore:
                 written = {info.id: info.written_at for info in self._repository.ancestry(branch=_BRANCH)}
                 with self._guard:
                     self._history = [info for info in self._history if info.revision >= keep.revision]
+                keep_snapshots(self.path, self.path / _REPOSITORY / "snapshots")
                 reach("clear.expire")
                 self._repository.expire_snapshots(older_than=written[keep.snapshot_id])
+                # What is kept must be whole on disk before anything is deleted.
+                sync_filesystem(self.path)
+                forget_snapshots(self.path)
                 reach("clear.collect")
                 summary = self._repository.garbage_collect(datetime.datetime.now(datetime.UTC))
                 reach("clear.sync")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from streamdgp.store import atlas_store
+from streamdgp.store import _clearing, atlas_store
 
 __all__ = ["Cut", "PowerRecorder"]
 
@@ -21,8 +21,8 @@ __all__ = ["Cut", "PowerRecorder"]
 class Cut:
     """What is on disk for sure at one moment.
 
-    files: content by path, as far as file and name were synced. objects: a copy of the repository as of its
-    last sync. torn: None, or the repository as it is with everything empty that was not synced, as file
+    files: content by path, as far as file and name were synced. objects: a copy of the atlas's folders as of
+    the last sync. torn: None, or the folders as they are with everything empty that was not synced, as file
     systems leave it that write names before data. acknowledged: log records promised by then.
     """
 
@@ -64,7 +64,8 @@ class PowerRecorder:
         ):
             patch.setattr(os, name, self._watched(getattr(os, name), getattr(self, f"_{name}")))
         self._sync_for_real = atlas_store.sync_filesystem
-        patch.setattr(atlas_store, "sync_filesystem", self._syncfs)
+        for module in (atlas_store, _clearing):
+            patch.setattr(module, "sync_filesystem", self._syncfs)
 
     def _watched(self, function: Callable[..., Any], note: Callable[..., None]) -> Callable[..., Any]:
         def call(*arguments: Any, **named: Any) -> Any:
@@ -83,7 +84,7 @@ class PowerRecorder:
         where = Path(path)
         if not where.is_relative_to(self._root) or "icechunk" in where.parts[:-1]:
             return
-        if flags & os.O_DIRECTORY:
+        if where.is_dir():
             self._files[descriptor] = where
             return
         if where not in self._names:
@@ -138,26 +139,28 @@ class PowerRecorder:
 
     def _syncfs(self, directory: Path) -> None:
         with self._guard:
-            self._torn = self._copy(directory / "icechunk", empty_beyond=self._objects)
+            self._torn = self._copy(directory, empty_beyond=self._objects)
             self._cut()
             self._sync_for_real(directory)
             self._synced_content, self._synced_names = dict(self._content), dict(self._names)
-            self._objects, self._torn = self._copy(directory / "icechunk"), None
+            self._objects, self._torn = self._copy(directory), None
             self._cut()
 
-    def _copy(self, repository: Path, empty_beyond: Path | None = None) -> Path | None:
-        """A copy, in which only those files have content that ``empty_beyond`` has too, if that is given."""
-        if not repository.exists():
-            return None
+    def _copy(self, atlas: Path, empty_beyond: Path | None = None) -> Path:
+        """A copy of an atlas's folders, in which files are empty that ``empty_beyond``, if given, has not."""
+        synced = None
+        if empty_beyond is not None:
+            synced = {(one.name, one.read_bytes()) for one in empty_beyond.rglob("*") if one.is_file()}
         target = self._scratch / f"{len(list(self._scratch.iterdir())):04d}"
-        for path in sorted(repository.rglob("*")):
-            copy = target / path.relative_to(repository)
+        target.mkdir()
+        for path in sorted(inner for folder in atlas.glob("*/") for inner in (folder, *folder.rglob("*"))):
+            copy = target / path.relative_to(atlas)
             if path.is_dir():
                 copy.mkdir(parents=True, exist_ok=True)
                 continue
             copy.parent.mkdir(parents=True, exist_ok=True)
-            before = None if empty_beyond is None else empty_beyond / path.relative_to(repository)
-            if before is None or (before.exists() and before.read_bytes() == path.read_bytes()):
+            # By name and content: a folder that was renamed takes along what was synced.
+            if synced is None or (path.name, path.read_bytes()) in synced:
                 shutil.copyfile(path, copy)
             else:
                 copy.touch()

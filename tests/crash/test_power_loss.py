@@ -123,7 +123,7 @@ def lay_out(directory: Path, session: Path, cut: Cut, objects: Path | None) -> N
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
     if objects is not None:
-        shutil.copytree(objects, directory / "atlas" / "icechunk")
+        shutil.copytree(objects, directory / "atlas", dirs_exist_ok=True)
 
 
 def test_nothing_acknowledged_is_lost(
