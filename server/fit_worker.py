@@ -274,7 +274,11 @@ class FitWorker:
         """Drop frames that the revision before this one includes, so that falling back to it works."""
         before, self._kept_position = self._kept_position, applied_position
         if not self._policy.keep_frames:
-            freed = self._log.drop_payloads(before)
+            try:
+                freed = self._log.drop_payloads(before)
+            except StorageError as error:
+                _LOGGER.warning("%s. The frames stay until the next commit", error)
+                return
             if freed:
                 _LOGGER.info("dropped frames before log record %d, %d MB", before, freed // 2**20)
 
