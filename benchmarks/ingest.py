@@ -40,6 +40,7 @@ class _Stream:
     sent_s: list[float] = field(default_factory=list)
     durable_s: list[float] = field(default_factory=list)
     _credit_to: int = 0
+    _has_ended: bool = False
     _changed: threading.Condition = field(default_factory=threading.Condition)
 
     def run(self, address: str, scene: str) -> None:
@@ -47,17 +48,27 @@ class _Stream:
         channel = grpc.insecure_channel(address, options=[("grpc.max_send_message_length", -1)])
         with channel:
             call = ingest_service_pb2_grpc.IngestServiceStub(channel).Ingest(self._requests(scene))
-            for response in call:
-                message = response.opened if response.HasField("opened") else response.ack
-                progress, now = message.progress, time.perf_counter()
+            try:
+                for response in call:
+                    self._note(response)
+                    if len(self.durable_s) == len(self.frames):
+                        break
+            finally:
                 with self._changed:
-                    news = progress.durable_sequence_number - len(self.durable_s)
-                    self.durable_s.extend([now] * news)
-                    self._credit_to = progress.durable_sequence_number + progress.credit_count
+                    self._has_ended = True
                     self._changed.notify_all()
-                if len(self.durable_s) == len(self.frames):
-                    break
-            call.cancel()
+                call.cancel()
+
+    def _note(self, response: ingest_service_pb2.IngestResponse) -> None:
+        if response.HasField("rejected"):
+            raise click.ClickException(f"a frame was refused: {response.rejected.message}")
+        message = response.opened if response.HasField("opened") else response.ack
+        progress, now = message.progress, time.perf_counter()
+        with self._changed:
+            news = progress.durable_sequence_number - len(self.durable_s)
+            self.durable_s.extend([now] * news)
+            self._credit_to = progress.durable_sequence_number + progress.credit_count
+            self._changed.notify_all()
 
     def _requests(self, scene: str) -> Iterator[ingest_service_pb2.IngestRequest]:
         opening = ingest_service_pb2.IngestOpen(
@@ -70,11 +81,15 @@ class _Stream:
                 due += 1 / self.frames_per_s
                 time.sleep(max(0.0, due - time.perf_counter()))
             with self._changed:
-                self._changed.wait_for(lambda number=frame.sequence_number: number <= self._credit_to)
+                self._changed.wait_for(
+                    lambda number=frame.sequence_number: number <= self._credit_to or self._has_ended
+                )
+                if self._has_ended:
+                    return
             self.sent_s.append(time.perf_counter())
             yield ingest_service_pb2.IngestRequest(frames=ingest_service_pb2.FrameBatch(frames=[frame]))
         with self._changed:
-            self._changed.wait_for(lambda: len(self.durable_s) == len(self.frames))
+            self._changed.wait_for(lambda: self._has_ended)
 
     @property
     def latencies_ms(self) -> np.ndarray:
@@ -124,14 +139,14 @@ def run(count: int) -> Result:
                 f"{stream.mb_per_s:.1f}",
             ]
         )
-    fastest = max(stream.mb_per_s for stream in streams.values())
+    unencoded = streams["as fast as taken, not encoded"]
     columns = ["", "frames", "kB a frame", "median ms", "p99 ms", "longest ms", "durable MB/s"]
     return Result(
         "Ingest",
         [Table("rgbd-kitchen 640 x 480, time to the acknowledgement while the server fits", columns, rows)],
         [
             Check("gate", f"p99 of acknowledgements at {FRAMES_PER_S:g} frames/s, ms", p99, ACK_P99_MS),
-            Check("gate", "durable MB/s", fastest, DURABLE_MB_PER_S, False),
+            Check("gate", "durable MB/s, frames not encoded", unencoded.mb_per_s, DURABLE_MB_PER_S, False),
         ],
         [],
         {

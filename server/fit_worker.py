@@ -79,7 +79,7 @@ class CommitPolicy:
 
 @dataclass(frozen=True)
 class FitCallbacks:
-    """Called from the fit thread."""
+    """Called from the fit thread, ``published`` also from the thread that commits."""
 
     published: Callable[[PublishedRevision], None]
     rejected: Callable[[LogRecord, InvalidInputError], None]

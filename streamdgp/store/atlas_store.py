@@ -177,7 +177,7 @@ class AtlasStore:
         except StorageError:
             _release(lock)
             raise
-        except icechunk.IcechunkError as error:
+        except (icechunk.IcechunkError, OSError) as error:
             _release(lock)
             raise _damaged(path, "opened", error) from error
 

@@ -37,7 +37,9 @@ def _stream_and_kill(server: ServerProcess, last: int, after_s: float) -> tuple[
 
 @pytest.mark.timeout(30 * (_ROUNDS + 5))
 def test_killed_at_random_moments(tmp_path: Path) -> None:
-    rng = np.random.default_rng(int.from_bytes(os.urandom(4)))
+    seed = int.from_bytes(os.urandom(4))
+    _LOGGER.info("moments of seed %d", seed)
+    rng = np.random.default_rng(seed)
     data, count = tmp_path / "data", _ROUNDS * _FRAMES_PER_ROUND
     acknowledged = 0
     for number in range(1, _ROUNDS + 1):
