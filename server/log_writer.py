@@ -38,7 +38,7 @@ class LogWriter:
         *,
         max_pending_bytes: int,
         guard: DiskGuard,
-        on_room_changed: Callable[[], None] = lambda: None,
+        on_room_changed: Callable[[], None],
     ) -> None:
         self._log = log
         self._guard = guard

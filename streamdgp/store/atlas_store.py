@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import copy
 import datetime
-import itertools
 import logging
 import shutil
 import threading
@@ -31,6 +30,7 @@ from streamdgp.errors import AlreadyExistsError, NotFoundError, StorageError
 from streamdgp.store._clearing import forget_snapshots, keep_snapshots, restore_snapshots
 from streamdgp.store._durable import DirectoryLock, sweep_unfinished_objects, sync_filesystem
 from streamdgp.store._failpoints import reach
+from streamdgp.store._history import RevisionInfo, read_history
 from streamdgp.store._tables import (
     Digests,
     Layout,
@@ -49,18 +49,6 @@ SCHEMA_VERSION = 1
 _BRANCH = "main"
 _REPOSITORY = "icechunk"
 _LOGGER = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class RevisionInfo:
-    """One line of the history. ``created`` is UTC; ``frames`` and ``charts`` are totals at that revision."""
-
-    revision: int
-    created: datetime.datetime
-    frames: int
-    charts: int
-    snapshot_id: str
-    message: str
 
 
 @dataclass(frozen=True)
@@ -103,7 +91,7 @@ class AtlasStore:
         self._failed = False
         self._digests: Digests = {}
         self._layouts: dict[tuple[str, str], Layout] | None = None
-        self._history: list[RevisionInfo] = self._read_history()
+        self._history: list[RevisionInfo] = read_history(repository, _BRANCH, path)
 
     @classmethod
     def create(cls, path: Path) -> Self:
@@ -127,13 +115,12 @@ class AtlasStore:
             # Under its name only when it is whole on disk: nothing else tells a half-made one.
             unfinished = path / "icechunk.new"
             shutil.rmtree(unfinished, ignore_errors=True)
-            icechunk.Repository.create(_storage(unfinished))
+            new = icechunk.Repository.create(_storage(unfinished))
             sync_filesystem(path)
+            write_synced(path, 0, new.lookup_branch(_BRANCH))
             unfinished.rename(path / _REPOSITORY)
             sync_filesystem(path)
-            repository = icechunk.Repository.open(_storage(path / _REPOSITORY))
-            write_synced(path, 0, repository.lookup_branch(_BRANCH))
-            return cls(path, repository, lock)
+            return cls(path, icechunk.Repository.open(_storage(path / _REPOSITORY)), lock)
         except (icechunk.IcechunkError, OSError) as error:
             lock.release()
             raise _damaged(path, "created", error) from error
@@ -162,7 +149,7 @@ class AtlasStore:
                 restore_snapshots(path, path / _REPOSITORY / "snapshots")
             repository = icechunk.Repository.open(_storage(path / _REPOSITORY))
             try:
-                return cls(path, repository, lock)
+                store = cls(path, repository, lock)
             except (StorageError, icechunk.IcechunkError) as error:
                 noted = read_synced(path)
                 if lock is None or not noted:
@@ -173,7 +160,12 @@ class AtlasStore:
                 )
                 repository.reset_branch(_BRANCH, noted)
                 sync_filesystem(path)
-                return cls(path, repository, lock)
+                store = cls(path, repository, lock)
+            if lock is not None and not read_synced(path):
+                # Of an earlier version, which noted nothing.
+                sync_filesystem(path)
+                write_synced(path, store.latest_revision, repository.lookup_branch(_BRANCH))
+            return store
         except StorageError:
             _release(lock)
             raise
@@ -446,32 +438,6 @@ class AtlasStore:
                 f"a revision from {first} to {last}", str(revision), "List the revisions, or leave it out."
             )
         return history[revision - first]
-
-    def _read_history(self) -> list[RevisionInfo]:
-        history: list[RevisionInfo] = []
-        for snapshot in self._repository.ancestry(branch=_BRANCH):
-            facts = snapshot.metadata
-            if "revision" not in facts:
-                continue
-            history.append(
-                RevisionInfo(
-                    int(facts["revision"]),
-                    datetime.datetime.fromisoformat(facts["created"]),
-                    int(facts["frames"]),
-                    int(facts["charts"]),
-                    snapshot.id,
-                    snapshot.message,
-                )
-            )
-        history.reverse()
-        for before, after in itertools.pairwise(history):
-            if after.revision != before.revision + 1:
-                raise StorageError(
-                    f"revision {before.revision + 1} after {before.revision} in {self.path}",
-                    str(after.revision),
-                    "Restore the directory from a copy.",
-                )
-        return history
 
 
 def _storage(path: Path) -> icechunk.Storage:

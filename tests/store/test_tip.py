@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 from pathlib import Path
 
@@ -65,6 +66,21 @@ def test_data_that_is_gone_is_an_error_and_the_revision_before_is_there(
             store.read()
         assert store.fall_back() == 3
         np.testing.assert_array_equal(weights(store), weights_of(2))
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{"])
+def test_a_store_without_a_note_gets_one(torn: tuple[Path, list[Path]], content: bytes | None) -> None:
+    path, _ = torn
+    note = path / "SYNCED"
+    note.unlink()
+    if content is not None:
+        note.write_bytes(content)
+    with closing(AtlasStore.open(path, read_only=True)) as store:
+        assert store.latest_revision == 4
+    assert not note.exists() or note.read_bytes() == content
+    with closing(AtlasStore.open(path)) as store:
+        newest = store.revisions()[-1]
+    assert json.loads(note.read_bytes()) == {"revision": 4, "snapshot": newest.snapshot_id}
 
 
 def test_a_reader_does_not_mend(torn: tuple[Path, list[Path]]) -> None:
