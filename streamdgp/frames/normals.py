@@ -24,6 +24,8 @@ _MAX_WINDOW = (2 * _MAX_RADIUS + 1) ** 2
 _NOISE_WIDTHS = 4.0
 # A plane explains its neighbours when they scatter about it by at most this variance, in sigma^2.
 _NOISE_VARIANCES = 1.2
+# More than any spread, m^2; infinity is not for fast arithmetic.
+_NO_SPREAD = 1e30
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
@@ -68,9 +70,8 @@ def _window_normals(
             e2x = cy * e1z - cz * e1y
             e2y = cz * e1x - cx * e1z
             e2z = cx * e1y - cy * e1x
-            done = False
-            best = 1e30
-            flattest = (0.0, 0.0, 0.0)
+            least_spread = 2.0 * _NO_SPREAD
+            plane = (0.0, 0.0, 0.0)
             for attempt in range(slopes.shape[0]):
                 slope = slopes[attempt]
                 count = 0
@@ -155,16 +156,15 @@ def _window_normals(
                     continue
                 if abs(alpha - 1.0) * t0 > 4.0 * s0:
                     continue
-                done = True
                 spread = rss / max(inliers - 3.0, 1.0)
-                if spread < best:
-                    best = spread
-                    flattest = (alpha, beta, gamma)
+                if spread < least_spread:
+                    least_spread = spread
+                    plane = (alpha, beta, gamma)
                 if attempt > 0 or spread <= _NOISE_VARIANCES * s0 * s0:
                     break
-            if not done:
+            if least_spread > _NO_SPREAD:
                 continue
-            alpha, beta, gamma = flattest
+            alpha, beta, gamma = plane
             # n.d = k / z > 0 along the ray, so -n faces the sensor.
             px = alpha * cx + beta * e1x + gamma * e2x
             py = alpha * cy + beta * e1y + gamma * e2y
@@ -175,7 +175,7 @@ def _window_normals(
             normals[i, j, 0] = -px / norm
             normals[i, j, 1] = -py / norm
             normals[i, j, 2] = -pz / norm
-            residual[i, j] = np.sqrt(best)
+            residual[i, j] = np.sqrt(least_spread)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -51,10 +51,45 @@ def test_a_stream_waits_for_space_and_goes_on(tmp_path: Path) -> None:
 
 
 def test_the_guard_has_a_margin(tmp_path: Path) -> None:
-    free = shutil.disk_usage(tmp_path).free
+    """Full below the limit; room again only 50 MB above it, not just at it."""
+    ballast = tmp_path / "ballast"
+
+    def weigh_down(size: int) -> None:
+        with ballast.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+
     assert DiskGuard(tmp_path, 0).has_room()
-    assert DiskGuard(tmp_path, free // 2).has_room()
-    assert not DiskGuard(tmp_path, 2 * free).has_room()
+    guard = DiskGuard(tmp_path, shutil.disk_usage(tmp_path).free - 400_000_000)
+    assert guard.has_room()
+    weigh_down(500_000_000)
+    assert not guard.has_room()
+    weigh_down(375_000_000)
+    assert not guard.has_room()
+    assert guard.is_full
+    ballast.unlink()
+    assert guard.has_room()
+    weigh_down(375_000_000)
+    assert guard.has_room()
+
+
+def test_a_server_stopped_with_a_full_disk_says_so(tmp_path: Path) -> None:
+    data, free = tmp_path / "data", shutil.disk_usage(tmp_path).free
+    with ServerProcess(data, "--min-free", str((free - 200_000_000) / 1e6)) as server:
+        stream = Stream(server)
+        stream.send_frames(make_frame(1))
+        stream.wait_applied(1)
+        with (tmp_path / "ballast").open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, 500_000_000)
+        stream.send_frames(make_frame(2))
+        stream.wait(lambda: stream.progress.credit_count == 0)
+        assert server.stop() == 1
+        assert "room on the disk for the frames in hand" in server.stderr()
+        assert "Traceback" not in server.stderr()
+    (tmp_path / "ballast").unlink()
+    with ServerProcess(data) as server:
+        stream = Stream(server)
+        assert stream.opened().next_sequence_number == 2
+        stream.finish()
 
 
 def test_frames_that_two_revisions_include_are_dropped(tmp_path: Path) -> None:
