@@ -65,7 +65,7 @@ def read_revision(repository: icechunk.Repository, path: Path, info: RevisionInf
 
 
 def damaged(path: Path, action: str, error: Exception) -> StorageError:
-    """What to raise for an error of the library or of the disk; ``action``: what the atlas should have been."""
+    """What to raise for an error of the disk or of a library; ``action``: what the atlas could not be."""
     cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return StorageError(
         f"an atlas in {path} that can be {action}",

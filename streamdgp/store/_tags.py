@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 import icechunk
 
-__all__ = ["add_tag", "read_tags", "remove_tag", "sweep_unfinished_tags"]
+__all__ = ["add_tag", "read_tags", "remove_stale_tags", "remove_tag", "sweep_unfinished_tags"]
 
 _LOGGER = logging.getLogger(__name__)
 _PREFIX = "tag."
@@ -38,6 +39,14 @@ def add_tag(repository: icechunk.Repository, name: str, snapshot_id: str) -> Non
 def remove_tag(repository: icechunk.Repository, name: str) -> None:
     """Take a name away; the caller syncs."""
     repository.delete_branch(f"{_PREFIX}{name}")
+
+
+def remove_stale_tags(repository: icechunk.Repository, known: Collection[str]) -> None:
+    """Remove tags of revisions that were given up: their names are free again."""
+    for name in read_tags(repository):
+        if name not in known:
+            _LOGGER.warning("tag %s is taken away: its revision was given up", name)
+            remove_tag(repository, name)
 
 
 def sweep_unfinished_tags(directory: Path) -> None:

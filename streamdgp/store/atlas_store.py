@@ -6,7 +6,7 @@ Layout of a revision (``docs/storage.md`` has the whole of it)::
     /tables/<table>/<column>  one array per column, chunked by pages of rows
     /arrays/<name>            small arrays, replaced whole
 
-Every array has the codecs bytes, zstd (level 1) and crc32c, and no shards.
+Every array has the codecs bytes, zstd and crc32c, and no shards.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from __future__ import annotations
 import copy
 import datetime
 import logging
-import shutil
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -27,11 +27,20 @@ import zarr
 
 from streamdgp.atlas.changes import AtlasChanges
 from streamdgp.errors import AlreadyExistsError, NotFoundError, StorageError
-from streamdgp.store._clearing import clear_before, restore_snapshots
-from streamdgp.store._durable import DirectoryLock, sweep_unfinished_objects, sync_filesystem
+from streamdgp.store._clearing import clear_before
+from streamdgp.store._clock import wait_until_after
+from streamdgp.store._durable import DirectoryLock, sync_filesystem
 from streamdgp.store._failpoints import reach
-from streamdgp.store._history import RevisionInfo, read_history
+from streamdgp.store._history import History, RevisionInfo
+from streamdgp.store._opening import (
+    BRANCH,
+    create_repository,
+    has_repository,
+    mend_repository,
+    open_repository,
+)
 from streamdgp.store._reading import SCHEMA_NAME, SCHEMA_VERSION, StoredRevision, damaged, read_revision
+from streamdgp.store._retention import oldest_within
 from streamdgp.store._tables import (
     Digests,
     Layout,
@@ -41,13 +50,11 @@ from streamdgp.store._tables import (
     write_array,
     write_columns,
 )
-from streamdgp.store._tags import add_tag, remove_tag, sweep_unfinished_tags
-from streamdgp.store._tip import mend_branch, read_synced, write_synced
+from streamdgp.store._tags import add_tag, remove_tag
+from streamdgp.store._tip import write_synced
 
 __all__ = ["AtlasStore", "RevisionInfo", "StagedCommit", "StoredRevision"]
 
-_BRANCH = "main"
-_REPOSITORY = "icechunk"
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -72,7 +79,9 @@ class AtlasStore:
     a commit is at revision 0, which cannot be read.
     """
 
-    def __init__(self, path: Path, repository: icechunk.Repository, lock: DirectoryLock | None) -> None:
+    def __init__(
+        self, path: Path, repository: icechunk.Repository, history: History, lock: DirectoryLock | None
+    ) -> None:
         self.path = path
         self._repository = repository
         self._lock = lock
@@ -82,8 +91,10 @@ class AtlasStore:
         self._failed = False
         self._digests: Digests = {}
         self._layouts: dict[tuple[str, str], Layout] | None = None
-        self._history = read_history(repository, _BRANCH, path)
+        self._history = history
         self._committed_s: float | None = None
+        self.keep_for_s = 0.0
+        """:meth:`drop_before` leaves revisions that were the newest one within so many seconds."""
 
     @classmethod
     def create(cls, path: Path) -> Self:
@@ -98,21 +109,13 @@ class AtlasStore:
         """
         path = Path(path)
         lock = DirectoryLock(path)
-        if _exists(path):
+        if has_repository(path):
             lock.release()
             raise AlreadyExistsError(
                 f"no atlas in {path}", "one that exists", "Open it, or choose another path."
             )
         try:
-            # Under its name only when it is whole on disk: nothing else tells a half-made one.
-            unfinished = path / "icechunk.new"
-            shutil.rmtree(unfinished, ignore_errors=True)
-            new = icechunk.Repository.create(_storage(unfinished))
-            sync_filesystem(path)
-            write_synced(path, 0, new.lookup_branch(_BRANCH))
-            unfinished.rename(path / _REPOSITORY)
-            sync_filesystem(path)
-            return cls(path, icechunk.Repository.open(_storage(path / _REPOSITORY)), lock)
+            return cls(path, create_repository(path), History(), lock)
         except (icechunk.IcechunkError, OSError) as error:
             lock.release()
             raise damaged(path, "created", error) from error
@@ -131,34 +134,13 @@ class AtlasStore:
             The store is locked, damaged, or of a newer schema.
         """
         path = Path(path)
-        if not _exists(path):
+        if not has_repository(path):
             raise NotFoundError(f"an atlas in {path}", "none", "Create one, or check the path.")
         lock = None if read_only else DirectoryLock(path)
         try:
             if lock is not None:
-                sweep_unfinished_objects(path)
-                sweep_unfinished_tags(path)
-                mend_branch(path, _BRANCH)
-                restore_snapshots(path, path / _REPOSITORY / "snapshots")
-            repository = icechunk.Repository.open(_storage(path / _REPOSITORY))
-            try:
-                store = cls(path, repository, lock)
-            except (StorageError, icechunk.IcechunkError) as error:
-                noted = read_synced(path)
-                if lock is None or not noted:
-                    raise
-                _LOGGER.error(
-                    "%s in %s cannot be followed (%s); going back to the newest revision known to be whole",
-                    *(f"branch {_BRANCH}", path, str(error).strip().splitlines()[0]),
-                )
-                repository.reset_branch(_BRANCH, noted)
-                sync_filesystem(path)
-                store = cls(path, repository, lock)
-            if lock is not None and not read_synced(path):
-                # Of an earlier version, which noted nothing.
-                sync_filesystem(path)
-                write_synced(path, store.latest_revision, repository.lookup_branch(_BRANCH))
-            return store
+                mend_repository(path)
+            return cls(path, *open_repository(path), lock)
         except StorageError:
             _release(lock)
             raise
@@ -182,7 +164,7 @@ class AtlasStore:
         return list(self._history.recent)
 
     def tagged_revisions(self) -> list[RevisionInfo]:
-        """Revisions older than those of :meth:`revisions` that are kept because they have tags, oldest first."""
+        """Revisions before those of :meth:`revisions`, kept because they have tags; oldest first."""
         return list(self._history.tagged)
 
     def tags(self) -> dict[str, int]:
@@ -308,7 +290,7 @@ class AtlasStore:
             )
         if self._layouts is None:
             try:
-                session = self._repository.readonly_session(branch=_BRANCH)
+                session = self._repository.readonly_session(branch=BRANCH)
                 self._layouts = layouts_of(zarr.open_group(session.store, mode="r", zarr_format=3))
             except (FileNotFoundError, zarr.errors.GroupNotFoundError):
                 self._layouts = {}
@@ -343,16 +325,23 @@ class AtlasStore:
                 f"a commit staged as revision {revision}",
                 "Restart the process.",
             )
+        try:
+            newest = next(iter(self._repository.ancestry(branch=BRANCH)))
+        except (icechunk.IcechunkError, OSError) as error:
+            raise damaged(self.path, f"given revision {revision}", error) from error
+        wait_until_after(newest.written_at)
         created = datetime.datetime.now(datetime.UTC)
+        pause_s = None if self._committed_s is None else time.monotonic() - self._committed_s
         totals: dict[str, Any] = {
             "revision": revision,
             "created": created.isoformat(),
             "frames": staged.frames,
             "charts": staged.charts,
+            **({} if pause_s is None else {"pause_s": round(pause_s, 3)}),
         }
         message = staged.message or f"revision {revision}"
         try:
-            session = self._repository.writable_session(_BRANCH)
+            session = self._repository.writable_session(BRANCH)
             root = zarr.open_group(session.store, mode="a", zarr_format=3)
             # Pages are written as they are: looking for empty ones costs more than it saves.
             with zarr.config.set({"array.write_empty_chunks": True}):
@@ -382,7 +371,10 @@ class AtlasStore:
         tables = {one.table for one in staged.columns}
         kept = {key: value for key, value in (self._layouts or {}).items() if key[0] not in tables}
         self._layouts = kept | {(one.table, one.column): one.layout for one in staged.columns}
-        info = RevisionInfo(revision, created, staged.frames, staged.charts, snapshot_id, message)
+        self._committed_s = time.monotonic()
+        info = RevisionInfo(
+            *(revision, created, staged.frames, staged.charts, snapshot_id, message), pause_s=pause_s
+        )
         with self._guard:
             self._history = self._history.with_recent(info)
         _LOGGER.debug("committed revision %d (%s)", revision, snapshot_id)
@@ -423,7 +415,7 @@ class AtlasStore:
             for name in recent[-1].tags:
                 _LOGGER.error("tag %s is taken away with revision %d", name, recent[-1].revision)
                 remove_tag(self._repository, name)
-            self._repository.reset_branch(_BRANCH, before.snapshot_id)
+            self._repository.reset_branch(BRANCH, before.snapshot_id)
             sync_filesystem(self.path)
             write_synced(self.path, before.revision, before.snapshot_id)
         except (icechunk.IcechunkError, OSError) as error:
@@ -436,8 +428,8 @@ class AtlasStore:
     def drop_before(self, revision: int) -> int:
         """Delete the revisions before one, for good, and what only they held; returns the bytes freed.
 
-        Revisions with tags stay. Waits for readers of this object; a reader in another process may find its
-        revision gone.
+        Revisions with tags stay, and so do those younger than ``keep_for_s``. Waits for readers of this
+        object; a reader in another process may find its revision gone.
 
         Raises
         ------
@@ -448,19 +440,31 @@ class AtlasStore:
         """
         self._require_writable()
         with self._clearing:
-            keep = self._find(revision)
-            if keep.revision <= self._history.recent[0].revision:
+            recent, keep = self._history.recent, self._find(revision)
+            if self.keep_for_s:
+                young = oldest_within(recent, self.keep_for_s, self._since_newest_s())
+                keep = self._find(min(young, keep.revision))
+                # One by one they leave that age; clearing them one by one would cost more than it frees.
+                if keep.revision < recent[0].revision + len(recent) // 10:
+                    return 0
+            if keep.revision <= recent[0].revision:
                 return 0
             try:
                 with self._reading:
                     with self._guard:
                         self._history = self._history.without_before(keep.revision)
-                    return clear_before(self._repository, self.path, _BRANCH, keep.snapshot_id)
+                    return clear_before(self._repository, self.path, BRANCH, keep.snapshot_id)
             except (icechunk.IcechunkError, OSError) as error:
                 raise damaged(self.path, f"cleared of revisions before {revision}", error) from error
 
     def _find(self, revision: int | None) -> RevisionInfo:
         return self._history.find(revision)
+
+    def _since_newest_s(self) -> float:
+        if self._committed_s is not None:
+            return time.monotonic() - self._committed_s
+        newest = self._history.recent[-1].created
+        return max(0.0, (datetime.datetime.now(datetime.UTC) - newest).total_seconds())
 
     def _set_tags(self, tags: dict[str, int]) -> None:
         with self._guard:
@@ -471,16 +475,6 @@ class AtlasStore:
             raise StorageError(
                 "a store opened for writing", "one opened read-only or closed", "Open it again."
             )
-
-
-def _storage(path: Path) -> icechunk.Storage:
-    # Its warning about concurrent commits does not apply: the lock admits one committer.
-    icechunk.set_logs_filter("error")
-    return icechunk.local_filesystem_storage(str(path))
-
-
-def _exists(path: Path) -> bool:
-    return (path / _REPOSITORY / "refs").is_dir()
 
 
 def _release(lock: DirectoryLock | None) -> None:
