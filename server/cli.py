@@ -64,6 +64,13 @@ def main() -> None:
     help="Keep at least so many of the newest revisions of a scene readable. Default: 100.",
 )
 @click.option(
+    "--keep-revisions-for",
+    type=click.FloatRange(0),
+    default=0.0,
+    metavar="HOURS",
+    help="Keep those of the last hours as well. Each costs what a commit writes. Default: 0.",
+)
+@click.option(
     "--min-free",
     type=click.FloatRange(0),
     default=None,
@@ -90,6 +97,7 @@ def serve(
     threads: int | None,
     max_cells: int | None,
     keep_revisions: int | None,
+    keep_revisions_for: float,
     min_free: float | None,
     segment_size: float | None,
     keep_frames: bool,
@@ -120,7 +128,7 @@ def serve(
     # Queries and ingest get the interpreter soon while the fit thread runs Python (default: 5 ms).
     sys.setswitchinterval(0.0005)
     torch.set_num_threads(threads or max(1, len(os.sched_getaffinity(0)) - 1))
-    options = ServerOptions(data=data, device=device)
+    options = ServerOptions(data=data, device=device, keep_revisions_for_s=3600 * keep_revisions_for)
     if max_cells is not None:
         options = replace(options, max_cells=max_cells)
     options = replace(options, commit=replace(options.commit, keep_frames=keep_frames))

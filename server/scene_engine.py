@@ -27,7 +27,7 @@ from streamdgp.store import AtlasStore, FrameLog, LogRecord, RecordKind, Revisio
 from streamdgp.store._failpoints import reach
 from streamdgp.surface import SurfaceSnapshot, TileCache
 from streamdgp.v1 import frame_pb2
-from streamdgp.wire import frame_from_proto
+from streamdgp.wire import check_tag_name, frame_from_proto
 from streamdgp_server.disk_guard import DiskGuard
 from streamdgp_server.fit_worker import FitCallbacks, FitWorker, PublishedRevision
 from streamdgp_server.ledger import FrameEntry, ProducerLedger
@@ -311,8 +311,25 @@ class SceneEngine:
         return seen
 
     def revisions(self) -> list[RevisionInfo]:
-        """Published revisions, oldest first."""
-        return [info for info in self.store.revisions() if info.revision <= self.published.revision]
+        """Published revisions that can be read, oldest first."""
+        recent = [info for info in self.store.revisions() if info.revision <= self.published.revision]
+        return [*self.store.tagged_revisions(), *recent]
+
+    def named_revision(self, revision: int, tag: str) -> int:
+        """The number of a revision that is given by its number (0: the newest) or by its tag.
+
+        Raises
+        ------
+        InvalidInputError
+            By both.
+        NotFoundError
+            No such tag.
+        """
+        if revision and tag:
+            raise InvalidInputError(
+                "revision or revision_tag", "both", "Leave one out.", metadata={"field": "revision_tag"}
+            )
+        return self.store.resolve_tag(check_tag_name(tag)) if tag else revision
 
     async def close(self, reason: StreamdgpError) -> None:
         """End ingest streams with ``reason``, finish the frame in hand, commit, close the files."""
