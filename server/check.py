@@ -10,7 +10,7 @@ from streamdgp.errors import NotFoundError, StorageError, StreamdgpError
 from streamdgp.store import AtlasStore, DirectoryLock, FrameLog
 from streamdgp_server.scene_files import SceneFile, scene_ids
 
-__all__ = ["SceneCheck", "check_data"]
+__all__ = ["SceneCheck", "check_data", "check_scene"]
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,11 @@ def check_data(data: Path, *, all_revisions: bool = False, repair: bool = False)
         raise NotFoundError(f"a data directory with scenes in {data}", "none", "Check the path.")
     with DirectoryLock(data):
         for scene_id in scene_ids(scenes):
-            yield _check_scene(scenes / scene_id, all_revisions=all_revisions, repair=repair)
+            yield check_scene(scenes / scene_id, all_revisions=all_revisions, repair=repair)
 
 
-def _check_scene(directory: Path, *, all_revisions: bool, repair: bool) -> SceneCheck:
+def check_scene(directory: Path, *, all_revisions: bool = False, repair: bool = False) -> SceneCheck:
+    """Check one scene, see :func:`check_data`; the caller holds the data directory."""
     try:
         SceneFile.read(directory)
         if repair:
@@ -57,7 +58,8 @@ def _check_scene(directory: Path, *, all_revisions: bool, repair: bool) -> Scene
             record_count, end = log.verify(), log.end_position
         store = AtlasStore.open(directory / "atlas", read_only=True)
         latest = store.latest_revision
-        for info in store.revisions() if all_revisions else store.revisions()[-1:]:
+        everything = [*store.tagged_revisions(), *store.revisions()]
+        for info in everything if all_revisions else everything[-1:]:
             position = int(store.read(info.revision).log_position["next"])
             if position > end:
                 raise StorageError(
