@@ -20,6 +20,8 @@ class SceneCheck:
     scene_id: str
     revisions: int = 0
     log_records: int = 0
+    schema: int = 0
+    """Of the newest revision; 0 before the first."""
     fault: str = ""
 
 
@@ -57,10 +59,11 @@ def check_scene(directory: Path, *, all_revisions: bool = False, repair: bool = 
         with FrameLog(directory / "log") as log:
             record_count, end = log.verify(), log.end_position
         store = AtlasStore.open(directory / "atlas", read_only=True)
-        latest = store.latest_revision
+        latest, schema = store.latest_revision, 0
         everything = [*store.tagged_revisions(), *store.revisions()]
         for info in everything if all_revisions else everything[-1:]:
-            position = int(store.read(info.revision).log_position["next"])
+            stored = store.read(info.revision)
+            position, schema = int(stored.log_position["next"]), int(stored.state.metadata.get("schema", 0))
             if position > end:
                 raise StorageError(
                     f"a log of at least {position} records, which revision {info.revision} includes",
@@ -69,4 +72,4 @@ def check_scene(directory: Path, *, all_revisions: bool = False, repair: bool = 
                 )
     except StreamdgpError as error:
         return SceneCheck(directory.name, fault=str(error))
-    return SceneCheck(directory.name, latest, record_count)
+    return SceneCheck(directory.name, latest, record_count, schema)

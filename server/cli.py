@@ -177,10 +177,10 @@ def check(data: Path, all_revisions: bool, repair: bool) -> None:
         for found in check_data(data, all_revisions=all_revisions, repair=repair):
             scenes += 1
             faults += bool(found.fault)
-            click.echo(
-                f"{found.scene_id}: "
-                + (found.fault or f"intact, {found.revisions} revisions, {found.log_records} log records")
-            )
+            facts = f"intact, {found.revisions} revisions, {found.log_records} log records"
+            if found.schema:
+                facts += f", schema {found.schema}"
+            click.echo(f"{found.scene_id}: {found.fault or facts}")
     except StreamdgpError as error:
         raise click.ClickException(str(error)) from error
     if not scenes:

@@ -23,7 +23,15 @@ from streamdgp.errors import (
 )
 from streamdgp.frames import Frame
 from streamdgp.reconstructor import Reconstructor
-from streamdgp.store import AtlasStore, FrameLog, LogRecord, RecordKind, RevisionInfo
+from streamdgp.store import (
+    AtlasStore,
+    FrameLog,
+    LogRecord,
+    RecordKind,
+    RevisionInfo,
+    UnknownSchemaError,
+    migrate,
+)
 from streamdgp.store._failpoints import reach
 from streamdgp.surface import SurfaceSnapshot, TileCache
 from streamdgp.v1 import frame_pb2
@@ -32,6 +40,7 @@ from streamdgp_server.disk_guard import DiskGuard
 from streamdgp_server.fit_worker import FitCallbacks, FitWorker, PublishedRevision
 from streamdgp_server.ledger import FrameEntry, ProducerLedger
 from streamdgp_server.log_writer import LogWriter
+from streamdgp_server.migrating import migrate_newest
 from streamdgp_server.options import ServerOptions
 from streamdgp_server.priority import QueryPriority
 from streamdgp_server.scene_files import SceneFile
@@ -125,6 +134,8 @@ def _restore(file: SceneFile, store: AtlasStore, log: FrameLog, device: str) -> 
         return Reconstructor(file.config, device=device), 0
     try:
         stored = store.read()
+    except UnknownSchemaError:
+        raise
     except StorageError as damage:
         if len(store.revisions()) < 2:
             raise
@@ -138,7 +149,9 @@ def _restore(file: SceneFile, store: AtlasStore, log: FrameLog, device: str) -> 
             stored.revision,
             stored.log_position["next"],
         )
-    return Reconstructor.restore(stored.state, device=device), int(stored.log_position["next"])
+    return Reconstructor.restore(migrate_newest(store, stored), device=device), int(
+        stored.log_position["next"]
+    )
 
 
 class SceneEngine:
@@ -302,7 +315,7 @@ class SceneEngine:
             seen = self._old.get(revision)
             if seen is None:
                 stored = self.store.read(revision)
-                reconstructor = Reconstructor.restore(stored.state, device=self._options.device)
+                reconstructor = Reconstructor.restore(migrate(stored.state), device=self._options.device)
                 seen = PublishedRevision.of(reconstructor, revision, int(stored.log_position["next"]))
                 self._old[revision] = seen
                 if len(self._old) > _OLD_REVISIONS_KEPT:

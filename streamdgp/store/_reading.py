@@ -16,10 +16,21 @@ from streamdgp.atlas.changes import AtlasState
 from streamdgp.errors import StorageError
 from streamdgp.store._history import RevisionInfo
 
-__all__ = ["SCHEMA_NAME", "SCHEMA_VERSION", "StoredRevision", "damaged", "read_revision"]
+__all__ = [
+    "SCHEMA_NAME",
+    "SCHEMA_VERSION",
+    "StoredRevision",
+    "UnknownSchemaError",
+    "damaged",
+    "read_revision",
+]
 
 SCHEMA_NAME = "streamdgp-atlas"
 SCHEMA_VERSION = 1
+
+
+class UnknownSchemaError(StorageError):
+    """Nothing is damaged: another release wrote it."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +88,7 @@ def damaged(path: Path, action: str, error: Exception) -> StorageError:
 def _check_schema(path: Path, attributes: dict[str, Any]) -> None:
     name, version = attributes.get("schema"), attributes.get("schema_version")
     if name != SCHEMA_NAME or version != SCHEMA_VERSION:
-        raise StorageError(
+        raise UnknownSchemaError(
             f"schema {SCHEMA_NAME} version {SCHEMA_VERSION} in {path}",
             f"{name} version {version}",
             "Use the release that wrote it.",

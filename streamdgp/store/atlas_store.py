@@ -53,7 +53,7 @@ from streamdgp.store._tables import (
 from streamdgp.store._tags import add_tag, remove_tag
 from streamdgp.store._tip import write_synced
 
-__all__ = ["AtlasStore", "RevisionInfo", "StagedCommit", "StoredRevision"]
+__all__ = ["AtlasStore", "RevisionInfo", "StagedCommit"]
 
 _LOGGER = logging.getLogger(__name__)
 
