@@ -157,7 +157,7 @@ class FitWorker:
 
     def _run(self) -> None:
         try:
-            self._prepare(self._published.surface)
+            self._committer.submit(self._prepare, self._published.surface)
             while not self._stopping:
                 if self._position < self._log.end_position:
                     self._apply(self._log.read(self._position))
