@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
+
 from streamdgp.config import SceneConfig
 from streamdgp.errors import AlreadyExistsError, InvalidConfigError, StorageError
 from streamdgp.store._durable import sync_directory
@@ -20,7 +22,9 @@ __all__ = ["SceneFile", "create_scene", "remove_scene", "scene_ids", "sweep_unfi
 
 _FILE_NAME = "scene.json"
 _FORMAT = "streamdgp-scene"
-_VERSION = 1
+_VERSION = 2
+_UNSEALED = 1
+"""The version without name and checksum."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +40,10 @@ class SceneFile:
         path = directory / _FILE_NAME
         try:
             content = json.loads(path.read_text("utf-8"))
-            if (content["format"], content["version"]) != (_FORMAT, _VERSION):
+            if content["format"] != _FORMAT or content["version"] not in (_UNSEALED, _VERSION):
                 raise ValueError(f"format {content['format']} version {content['version']}")
+            if content["version"] == _VERSION or "crc32c" in content:
+                _require_sealed(content, directory.name)
             return cls(
                 SceneConfig.from_dict(content["config"]), datetime.datetime.fromisoformat(content["created"])
             )
@@ -46,14 +52,28 @@ class SceneFile:
                 f"a readable {path}", str(error) or type(error).__name__, "Restore it from a copy."
             ) from error
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self, scene_id: str) -> dict[str, Any]:
         """The content of ``scene.json``."""
-        return {
+        content = {
             "format": _FORMAT,
             "version": _VERSION,
+            "scene": scene_id,
             "created": self.created.isoformat(),
             "config": self.config.to_dict(),
         }
+        return {**content, "crc32c": _checksum(content)}
+
+
+def _checksum(content: dict[str, Any]) -> int:
+    text = json.dumps({key: value for key, value in content.items() if key != "crc32c"}, sort_keys=True)
+    return int(google_crc32c.value(text.encode()))
+
+
+def _require_sealed(content: dict[str, Any], scene_id: str) -> None:
+    if content["crc32c"] != _checksum(content):
+        raise ValueError("a wrong checksum")
+    if content["scene"] != scene_id:
+        raise ValueError(f"that of scene {content['scene']}")
 
 
 def scene_ids(scenes: Path) -> Iterator[str]:
@@ -83,7 +103,7 @@ def create_scene(scenes: Path, scene_id: str, config: SceneConfig) -> Path:
     unfinished = scenes / f".new-{uuid.uuid4().hex}"
     try:
         unfinished.mkdir()
-        content = SceneFile(config, datetime.datetime.now(datetime.UTC)).to_dict()
+        content = SceneFile(config, datetime.datetime.now(datetime.UTC)).to_dict(scene_id)
         with (unfinished / _FILE_NAME).open("w", encoding="utf-8") as file:
             json.dump(content, file, indent=2)
             file.flush()

@@ -16,6 +16,7 @@ import datetime
 import logging
 import shutil
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -28,11 +29,12 @@ import zarr
 from streamdgp.atlas.changes import AtlasChanges, AtlasState
 from streamdgp.errors import AlreadyExistsError, NotFoundError, StorageError
 from streamdgp.store._clearing import forget_snapshots, keep_snapshots, restore_snapshots
-from streamdgp.store._durable import DirectoryLock, sweep_unfinished_objects, sync_filesystem
+from streamdgp.store._contents import UnreadableError, check_pages, entries_after, read_contents
+from streamdgp.store._digests import ArrayDigests, Digests, seal_commit
+from streamdgp.store._durable import DirectoryLock, drop_cached, sweep_unfinished_objects, sync_filesystem
 from streamdgp.store._failpoints import reach
 from streamdgp.store._history import RevisionInfo, read_history
 from streamdgp.store._tables import (
-    Digests,
     Layout,
     StagedColumn,
     layouts_of,
@@ -45,7 +47,9 @@ from streamdgp.store._tip import mend_branch, read_synced, write_synced
 __all__ = ["SCHEMA_NAME", "SCHEMA_VERSION", "AtlasStore", "RevisionInfo", "StagedCommit", "StoredRevision"]
 
 SCHEMA_NAME = "streamdgp-atlas"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_READABLE_VERSIONS = (1, SCHEMA_VERSION)
+"""Version 1 had no digests."""
 _BRANCH = "main"
 _REPOSITORY = "icechunk"
 _LOGGER = logging.getLogger(__name__)
@@ -89,7 +93,10 @@ class AtlasStore:
         self._guard = threading.Lock()  # of the history
         self._reading = threading.Lock()  # of objects that clearing may delete
         self._failed = False
-        self._digests: Digests = {}
+        self._digests: Digests | None = None  # of the newest revision, once they are known
+        self._entries: ArrayDigests = {}  # of its arrays
+        self._unproven: dict[int, Digests] = {}  # pages by the revision that wrote them, not read back yet
+        self._proven_s = time.time()
         self._layouts: dict[tuple[str, str], Layout] | None = None
         self._history: list[RevisionInfo] = read_history(repository, _BRANCH, path)
 
@@ -147,24 +154,39 @@ class AtlasStore:
                 sweep_unfinished_objects(path)
                 mend_branch(path, _BRANCH)
                 restore_snapshots(path, path / _REPOSITORY / "snapshots")
+            noted = read_synced(path)
             repository = icechunk.Repository.open(_storage(path / _REPOSITORY))
             try:
                 store = cls(path, repository, lock)
             except (StorageError, icechunk.IcechunkError) as error:
-                noted = read_synced(path)
-                if lock is None or not noted:
+                if lock is None or not noted[1]:
                     raise
                 _LOGGER.error(
                     "%s in %s cannot be followed (%s); going back to the newest revision known to be whole",
                     *(f"branch {_BRANCH}", path, str(error).strip().splitlines()[0]),
                 )
-                repository.reset_branch(_BRANCH, noted)
+                repository.reset_branch(_BRANCH, noted[1])
                 sync_filesystem(path)
                 store = cls(path, repository, lock)
-            if lock is not None and not read_synced(path):
-                # Of an earlier version, which noted nothing.
+            if store._is_behind(noted):
+                if lock is None:
+                    raise StorageError(
+                        f"revision {noted[0]} of {path}, which was synced, on its branch",
+                        f"revision {store.latest_revision} as the newest",
+                        "Run streamdgp-server check --repair, or start the server.",
+                    )
+                _LOGGER.error(
+                    "branch %s in %s ends at revision %d; going on to the newest known to be whole, %d",
+                    *(_BRANCH, path, store.latest_revision, noted[0]),
+                )
+                repository.reset_branch(_BRANCH, noted[1])
                 sync_filesystem(path)
-                write_synced(path, store.latest_revision, repository.lookup_branch(_BRANCH))
+                store = cls(path, repository, lock)
+            newest = repository.lookup_branch(_BRANCH)
+            if lock is not None and noted != (store.latest_revision, newest):
+                # Damaged, of an earlier version (which noted nothing), or the writer died before it noted.
+                sync_filesystem(path)
+                write_synced(path, store.latest_revision, newest)
             return store
         except StorageError:
             _release(lock)
@@ -287,25 +309,28 @@ class AtlasStore:
             "charts": staged.charts,
         }
         message = staged.message or f"revision {revision}"
+        known = self._known_digests(staged)
         try:
             session = self._repository.writable_session(_BRANCH)
             root = zarr.open_group(session.store, mode="a", zarr_format=3)
             # Pages are written as they are: looking for empty ones costs more than it saves.
             with zarr.config.set({"array.write_empty_chunks": True}):
-                written = write_columns(root, staged.columns, self._digests)
+                written = write_columns(root, staged.columns, known)
                 for name, array in staged.arrays.items():
-                    written |= write_array(root, name, array, self._digests)
-            root.attrs.put(
-                {
-                    "schema": SCHEMA_NAME,
-                    "schema_version": SCHEMA_VERSION,
-                    **totals,
-                    "log_position": staged.log_position,
-                    "metadata": staged.metadata,
-                }
-            )
+                    written |= write_array(root, name, array, known)
+            entries = entries_after(self._entries, staged.columns, staged.arrays, known | written)
+            attributes = {
+                "schema": SCHEMA_NAME,
+                "schema_version": SCHEMA_VERSION,
+                **totals,
+                "log_position": staged.log_position,
+                "metadata": staged.metadata,
+                "digests": entries,
+            }
+            root.attrs.put(attributes)
             reach("commit.write")
-            snapshot_id = session.commit(message, metadata=totals)
+            facts = seal_commit(totals, attributes, message)
+            snapshot_id = session.commit(message, metadata=facts)
             reach("commit.sync")
             sync_filesystem(self.path)
             reach("commit.synced")
@@ -314,11 +339,14 @@ class AtlasStore:
             # Whether the branch moved is unknown: only opening the store again tells.
             self._failed = True
             raise _damaged(self.path, f"given revision {revision}", error) from error
-        self._digests |= written
+        self._unproven[revision] = {key: page for key, page in written.items() if known.get(key) != page}
+        self._digests, self._entries = known | written, entries
         tables = {one.table for one in staged.columns}
         kept = {key: value for key, value in (self._layouts or {}).items() if key[0] not in tables}
         self._layouts = kept | {(one.table, one.column): one.layout for one in staged.columns}
-        info = RevisionInfo(revision, created, staged.frames, staged.charts, snapshot_id, message)
+        info = RevisionInfo(
+            revision, created, staged.frames, staged.charts, snapshot_id, message, facts["attributes_sha256"]
+        )
         with self._guard:
             self._history.append(info)
         _LOGGER.debug("committed revision %d (%s)", revision, snapshot_id)
@@ -335,31 +363,81 @@ class AtlasStore:
             A checksum does not match, or an object is missing; the message names the array.
         """
         with self._reading:
-            return self._read(self._find(revision))
+            info = self._find(revision)
+            where = f"revision {info.revision}"
+            try:
+                session = self._repository.readonly_session(snapshot_id=info.snapshot_id)
+                root = zarr.open_group(session.store, mode="r", zarr_format=3)
+                _check_schema(self.path, dict(root.attrs.asdict()))
+                found = read_contents(root, where, info.attributes_sha256)
+                state = AtlasState(found.tables, found.arrays, dict(found.attributes["metadata"]))
+                position = dict(found.attributes["log_position"])
+            except UnreadableError as error:
+                raise _damaged(self.path, f"read ({error.where})", error.cause) from error
+            except (icechunk.IcechunkError, ValueError, KeyError, OSError, TypeError) as error:
+                raise _damaged(self.path, f"read ({where})", error) from error
+            if self._digests is None and info.revision == self.latest_revision:
+                self._digests, self._entries = found.pages, found.known_entries()
+        return StoredRevision(info.revision, state, position, info.created)
 
-    def _read(self, info: RevisionInfo) -> StoredRevision:
-        where = f"revision {info.revision}"
+    def _is_behind(self, noted: tuple[int, str]) -> bool:
+        """Whether the branch has lost a revision that was noted as synced (and not the note its truth)."""
+        revision, snapshot_id = noted
+        if revision <= self.latest_revision or any(snapshot_id == one.snapshot_id for one in self._history):
+            return False
         try:
-            session = self._repository.readonly_session(snapshot_id=info.snapshot_id)
-            root = zarr.open_group(session.store, mode="r", zarr_format=3)
-            attributes: dict[str, Any] = dict(root.attrs.asdict())
-            _check_schema(self.path, attributes)
-            tables: dict[str, dict[str, npt.NDArray[Any]]] = {}
-            for name, group in _members(root, "tables"):
-                where = f"revision {info.revision}, table {name}"
-                tables[name] = {}
-                for column, array in sorted(group.arrays()):
-                    where = f"revision {info.revision}, table {name}, column {column}"
-                    tables[name][column] = np.asarray(array[...])
-            arrays: dict[str, npt.NDArray[Any]] = {}
-            if "arrays" in root:
-                for name, array in sorted(zarr.open_group(root.store_path / "arrays", mode="r").arrays()):
-                    where = f"revision {info.revision}, array {name}"
-                    arrays[name] = np.asarray(array[...])
-        except (icechunk.IcechunkError, ValueError, KeyError, OSError, RuntimeError) as error:
-            raise _damaged(self.path, f"read ({where})", error) from error
-        state = AtlasState(tables, arrays, dict(attributes["metadata"]))
-        return StoredRevision(info.revision, state, dict(attributes["log_position"]), info.created)
+            facts = self._repository.lookup_snapshot(snapshot_id).metadata
+        except (icechunk.IcechunkError, ValueError):
+            return False
+        return bool(facts.get("revision") == revision)
+
+    def _known_digests(self, staged: StagedCommit) -> Digests:
+        """Digests of all pages of the newest revision, less those of columns that are written anew."""
+        if self._digests is None and self.latest_revision:
+            self.read()
+        new = {(one.table, one.column) for one in staged.columns if one.is_new}
+        return {key: page for key, page in (self._digests or {}).items() if key[:2] not in new}
+
+    def prove(self) -> int:
+        """Read back from disk what was written up to the revision before the newest; returns its number.
+
+        That one is gone back to when the newest cannot be read, so whatever it makes needless (frames, older
+        revisions) may be dropped after this, and not before. It reads only pages that commits have written
+        since the last time, as far as the kernel allows not from its cache. Not while a commit is written.
+
+        Raises
+        ------
+        StorageError
+            A page is not what was written. What is written anew by later commits is looked at instead then.
+        """
+        with self._guard:
+            history = list(self._history)
+        if not history:
+            return 0
+        info = history[-2:][0]
+        unproven = {number: pages for number, pages in self._unproven.items() if number <= info.revision}
+        if unproven:
+            repository = self.path / _REPOSITORY
+            pages: Digests = {}
+            for number in sorted(unproven):
+                pages |= unproven[number]
+            try:
+                started_s = time.time()
+                drop_cached(repository, self._proven_s)
+                # A repository of its own: this one's has in memory what it wrote.
+                session = icechunk.Repository.open(_storage(repository)).readonly_session(
+                    snapshot_id=info.snapshot_id
+                )
+                root = zarr.open_group(session.store, mode="r", zarr_format=3)
+                check_pages(root, f"revision {info.revision}", info.attributes_sha256, pages)
+            except UnreadableError as error:
+                raise _damaged(self.path, f"read back ({error.where})", error.cause) from error
+            except (icechunk.IcechunkError, ValueError, KeyError, OSError) as error:
+                raise _damaged(self.path, f"read back (revision {info.revision})", error) from error
+            for number in unproven:
+                del self._unproven[number]
+            self._proven_s = started_s
+        return info.revision
 
     def fall_back(self) -> int:
         """Give the newest revision up, for the one before it; returns that one's number.
@@ -386,7 +464,8 @@ class AtlasStore:
             raise _damaged(self.path, f"taken back to revision {before.revision}", error) from error
         with self._guard:
             self._history.pop()
-        self._digests, self._layouts = {}, None
+        self._digests, self._layouts = None, None
+        self._unproven.clear()
         return before.revision
 
     def drop_before(self, revision: int) -> int:
@@ -405,6 +484,11 @@ class AtlasStore:
         if self._lock is None:
             raise StorageError("a store opened for writing", "one opened read-only or closed", "Reopen it.")
         if keep.revision == self._history[0].revision:
+            return 0
+        try:
+            self.prove()
+        except StorageError as error:
+            _LOGGER.error("%s. Older revisions are kept", error)
             return 0
         try:
             with self._reading:
@@ -466,13 +550,9 @@ def _damaged(path: Path, action: str, error: Exception) -> StorageError:
 
 def _check_schema(path: Path, attributes: dict[str, Any]) -> None:
     name, version = attributes.get("schema"), attributes.get("schema_version")
-    if name != SCHEMA_NAME or version != SCHEMA_VERSION:
+    if name != SCHEMA_NAME or version not in _READABLE_VERSIONS:
         raise StorageError(
             f"schema {SCHEMA_NAME} version {SCHEMA_VERSION} in {path}",
             f"{name} version {version}",
             "Use the release that wrote it.",
         )
-
-
-def _members(root: zarr.Group, name: str) -> list[tuple[str, zarr.Group]]:
-    return sorted(zarr.open_group(root.store_path / name, mode="r").groups()) if name in root else []
