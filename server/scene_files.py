@@ -24,7 +24,7 @@ _FILE_NAME = "scene.json"
 _FORMAT = "streamdgp-scene"
 _VERSION = 2
 _UNSEALED = 1
-"""The version without name and checksum."""
+"""The version without a checksum."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,9 @@ class SceneFile:
             content = json.loads(path.read_text("utf-8"))
             if content["format"] != _FORMAT or content["version"] not in (_UNSEALED, _VERSION):
                 raise ValueError(f"format {content['format']} version {content['version']}")
-            if content["version"] == _VERSION or "crc32c" in content:
-                _require_sealed(content, directory.name)
+            is_sealed = content["version"] == _VERSION or "crc32c" in content
+            if is_sealed and content["crc32c"] != _checksum(content):
+                raise ValueError("a wrong checksum")
             return cls(
                 SceneConfig.from_dict(content["config"]), datetime.datetime.fromisoformat(content["created"])
             )
@@ -52,12 +53,11 @@ class SceneFile:
                 f"a readable {path}", str(error) or type(error).__name__, "Restore it from a copy."
             ) from error
 
-    def to_dict(self, scene_id: str) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The content of ``scene.json``."""
         content = {
             "format": _FORMAT,
             "version": _VERSION,
-            "scene": scene_id,
             "created": self.created.isoformat(),
             "config": self.config.to_dict(),
         }
@@ -67,13 +67,6 @@ class SceneFile:
 def _checksum(content: dict[str, Any]) -> int:
     text = json.dumps({key: value for key, value in content.items() if key != "crc32c"}, sort_keys=True)
     return int(google_crc32c.value(text.encode()))
-
-
-def _require_sealed(content: dict[str, Any], scene_id: str) -> None:
-    if content["crc32c"] != _checksum(content):
-        raise ValueError("a wrong checksum")
-    if content["scene"] != scene_id:
-        raise ValueError(f"that of scene {content['scene']}")
 
 
 def scene_ids(scenes: Path) -> Iterator[str]:
@@ -103,7 +96,7 @@ def create_scene(scenes: Path, scene_id: str, config: SceneConfig) -> Path:
     unfinished = scenes / f".new-{uuid.uuid4().hex}"
     try:
         unfinished.mkdir()
-        content = SceneFile(config, datetime.datetime.now(datetime.UTC)).to_dict(scene_id)
+        content = SceneFile(config, datetime.datetime.now(datetime.UTC)).to_dict()
         with (unfinished / _FILE_NAME).open("w", encoding="utf-8") as file:
             json.dump(content, file, indent=2)
             file.flush()
