@@ -275,7 +275,7 @@ class FitWorker:
         before, self._kept_position = self._kept_position, applied_position
         if not self._policy.keep_frames:
             try:
-                freed = self._log.drop_payloads(before)
+                freed = self._log.drop_payloads(before, self._store.prove)
             except StorageError as error:
                 _LOGGER.warning("%s. The frames stay until the next commit", error)
                 return

@@ -32,6 +32,7 @@ from streamdgp.store import (
     LogRecord,
     RecordKind,
     RevisionInfo,
+    StoredRevision,
     UnknownSchemaError,
     migrate,
 )
@@ -120,6 +121,13 @@ def open_scene(
                 str(log.end_position),
                 "Restore the log from a copy.",
             )
+        if position < log.dropped_before:
+            raise StorageError(
+                f"all frames from log record {position} on in {log.directory}, where revision "
+                f"{store.latest_revision} ends",
+                "some that were dropped, for later revisions included them",
+                "Restore the atlas from a copy.",
+            )
         ledgers = ProducerLedger.from_log(
             (record, log.read(record.position).payload.decode("utf-8", "replace"))
             if record.kind is RecordKind.REJECTION
@@ -150,12 +158,9 @@ def _restore(
     except UnknownSchemaError:
         raise
     except StorageError as damage:
-        if len(store.revisions()) < 2:
-            raise
-        stored = store.read(store.latest_revision - 1)
-        if int(stored.log_position["next"]) < log.kept_from:
-            raise
-        store.fall_back()
+        stored = _newest_readable(store, log, damage)
+        while store.latest_revision > stored.revision:
+            store.fall_back()
         _LOGGER.error(
             "%s. Going on from revision %d, and fitting again what came after it: log records from %d on",
             damage,
@@ -165,6 +170,19 @@ def _restore(
     return Reconstructor.restore(migrate_newest(store, stored), device=device, memory=memory), int(
         stored.log_position["next"]
     )
+
+
+def _newest_readable(store: AtlasStore, log: FrameLog, damage: StorageError) -> StoredRevision:
+    """The newest revision before a damaged one after which the log has all frames; else raises the damage."""
+    for info in reversed(store.revisions()[:-1]):
+        try:
+            stored = store.read(info.revision)
+        except StorageError:
+            continue
+        if int(stored.log_position["next"]) < log.dropped_before:
+            break
+        return stored
+    raise damage
 
 
 class SceneEngine:
