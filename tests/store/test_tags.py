@@ -14,7 +14,7 @@ import zarr
 from streamdgp.atlas.changes import AtlasChanges, TableChange
 from streamdgp.errors import AlreadyExistsError, NotFoundError, StorageError
 from streamdgp.store import AtlasStore, RevisionInfo
-from streamdgp.store._clearing import _keep_snapshots
+from streamdgp.store._clearing import keep_snapshots
 from streamdgp.store._clock import wait_until_after
 from streamdgp.store._retention import oldest_within
 
@@ -162,7 +162,7 @@ def test_a_tagged_snapshot_that_clearing_left_empty_is_put_back(tmp_path: Path) 
             commit(store)
         tagged = store.tag("old", 2).snapshot_id
     snapshots = path / "icechunk" / "snapshots"
-    _keep_snapshots(path, snapshots)
+    keep_snapshots(path, snapshots)
     (snapshots / tagged).write_bytes(b"")
     with closing(AtlasStore.open(path)) as store:
         assert content(store, 2) == 2
