@@ -152,7 +152,7 @@ def test_a_newer_schema_is_refused_and_named(state: AtlasState, tmp_path: Path) 
         )
     with (
         closing(AtlasStore.open(tmp_path / "atlas")) as store,
-        pytest.raises(StorageError, match=r"streamdgp-atlas version 1 in .*got streamdgp-atlas version 7\."),
+        pytest.raises(StorageError, match=r"streamdgp-atlas version 2 in .*got streamdgp-atlas version 7\."),
     ):
         store.read()
 
