@@ -28,6 +28,7 @@ import zarr
 from streamdgp.atlas.changes import AtlasChanges, AtlasState
 from streamdgp.errors import AlreadyExistsError, NotFoundError, StorageError
 from streamdgp.store._clearing import forget_snapshots, keep_snapshots, restore_snapshots
+from streamdgp.store._clock import FAR_FUTURE, ClockWatch, date_back_snapshots
 from streamdgp.store._durable import DirectoryLock, sweep_unfinished_objects, sync_filesystem
 from streamdgp.store._failpoints import reach
 from streamdgp.store._history import RevisionInfo, read_history
@@ -287,25 +288,19 @@ class AtlasStore:
             "charts": staged.charts,
         }
         message = staged.message or f"revision {revision}"
+        clock = ClockWatch()
         try:
-            session = self._repository.writable_session(_BRANCH)
-            root = zarr.open_group(session.store, mode="a", zarr_format=3)
-            # Pages are written as they are: looking for empty ones costs more than it saves.
-            with zarr.config.set({"array.write_empty_chunks": True}):
-                written = write_columns(root, staged.columns, self._digests)
-                for name, array in staged.arrays.items():
-                    written |= write_array(root, name, array, self._digests)
-            root.attrs.put(
-                {
-                    "schema": SCHEMA_NAME,
-                    "schema_version": SCHEMA_VERSION,
-                    **totals,
-                    "log_position": staged.log_position,
-                    "metadata": staged.metadata,
-                }
-            )
-            reach("commit.write")
-            snapshot_id = session.commit(message, metadata=totals)
+            self._follow_clock()
+            tip = self._repository.lookup_branch(_BRANCH)
+            try:
+                snapshot_id, written = self._commit(staged, totals, message)
+            except icechunk.IcechunkError:
+                # Icechunk takes no commit during which the clock was set; then nothing has happened.
+                if self._repository.lookup_branch(_BRANCH) != tip:
+                    raise
+                if not self._follow_clock() and not clock.was_set():
+                    raise
+                snapshot_id, written = self._commit(staged, totals, message)
             reach("commit.sync")
             sync_filesystem(self.path)
             reach("commit.synced")
@@ -323,6 +318,36 @@ class AtlasStore:
             self._history.append(info)
         _LOGGER.debug("committed revision %d (%s)", revision, snapshot_id)
         return revision
+
+    def _commit(self, staged: StagedCommit, totals: dict[str, Any], message: str) -> tuple[str, Digests]:
+        """Write a staged commit as a snapshot; its id, and the digests of the pages it wrote."""
+        session = self._repository.writable_session(_BRANCH)
+        root = zarr.open_group(session.store, mode="a", zarr_format=3)
+        # Pages are written as they are: looking for empty ones costs more than it saves.
+        with zarr.config.set({"array.write_empty_chunks": True}):
+            written = write_columns(root, staged.columns, self._digests)
+            for name, array in staged.arrays.items():
+                written |= write_array(root, name, array, self._digests)
+        root.attrs.put(
+            {
+                "schema": SCHEMA_NAME,
+                "schema_version": SCHEMA_VERSION,
+                **totals,
+                "log_position": staged.log_position,
+                "metadata": staged.metadata,
+            }
+        )
+        reach("commit.write")
+        return session.commit(message, metadata=totals), written
+
+    def _follow_clock(self) -> bool:
+        """If the clock was set back: date the snapshots back, so that commits go on; whether it was."""
+        with self._reading:
+            snapshots = self.path / _REPOSITORY / "snapshots"
+            if not date_back_snapshots(self._repository, _BRANCH, snapshots):
+                return False
+            self._repository = icechunk.Repository.open(_storage(self.path / _REPOSITORY))
+            return True
 
     def read(self, revision: int | None = None) -> StoredRevision:
         """Read a revision whole; None is the newest. The arrays are fresh copies.
@@ -418,7 +443,8 @@ class AtlasStore:
                 sync_filesystem(self.path)
                 forget_snapshots(self.path)
                 reach("clear.collect")
-                summary = self._repository.garbage_collect(datetime.datetime.now(datetime.UTC))
+                # Not until now: files may have been written while the clock was ahead.
+                summary = self._repository.garbage_collect(FAR_FUTURE)
                 reach("clear.sync")
                 sync_filesystem(self.path)
         except (icechunk.IcechunkError, OSError) as error:
