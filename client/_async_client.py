@@ -22,9 +22,12 @@ from streamdgp.v1 import (
 from streamdgp.wire import (
     Tile,
     check_name,
+    check_tag_name,
     config_to_proto,
     error_from_rpc,
+    parse_tag_name,
     scene_resource_name,
+    tag_resource_name,
     tile_from_proto,
 )
 from streamdgp_client._mesh import Mesh, box_from_roi, crop, weld
@@ -145,10 +148,40 @@ class AsyncClient:
 
         return await _all_pages(page)
 
-    async def get_scene_statistics(self, scene: str, revision: int | None = None) -> SceneStatistics:
-        """Counts and sizes of a revision (None: the newest)."""
+    async def create_tag(self, scene: str, tag: str, revision: int | None = None) -> RevisionInfo:
+        """Name a revision (None: the newest); it is kept until the name is taken away.
+
+        Raises AlreadyExistsError when the name stands for another revision.
+        """
+        request = scene_service_pb2.CreateTagRequest(
+            scene=scene_resource_name(scene), tag_id=check_tag_name(tag), revision=revision or 0
+        )
+        response = await self._call(self._scenes.CreateTag(request, timeout=self._timeout_s))
+        return RevisionInfo.from_proto(response.tag.revision)
+
+    async def list_tags(self, scene: str) -> dict[str, RevisionInfo]:
+        """Return the revision of every tag, by name."""
+        name = scene_resource_name(scene)
+
+        async def page(token: str) -> tuple[list[scene_service_pb2.Tag], str]:
+            request = scene_service_pb2.ListTagsRequest(scene=name, page_size=1000, page_token=token)
+            response = await self._call(self._scenes.ListTags(request, timeout=self._timeout_s))
+            return list(response.tags), response.next_page_token
+
+        tags = await _all_pages(page)
+        return {parse_tag_name(tag.name)[1]: RevisionInfo.from_proto(tag.revision) for tag in tags}
+
+    async def delete_tag(self, scene: str, tag: str) -> int:
+        """Take a name away; returns the revision that had it, which is kept no longer than others then."""
+        request = scene_service_pb2.DeleteTagRequest(name=tag_resource_name(scene, tag))
+        response = await self._call(self._scenes.DeleteTag(request, timeout=self._timeout_s))
+        return response.header.revision
+
+    async def get_scene_statistics(self, scene: str, revision: int | str | None = None) -> SceneStatistics:
+        """Counts and sizes of a revision (a number, a tag, or None: the newest)."""
+        number, tag = _number_and_tag(revision)
         request = scene_service_pb2.GetSceneStatisticsRequest(
-            scene=scene_resource_name(scene), revision=revision or 0
+            scene=scene_resource_name(scene), revision=number, revision_tag=tag
         )
         response = await self._call(self._scenes.GetSceneStatistics(request, timeout=self._timeout_s))
         return SceneStatistics.from_proto(response.statistics, response.header.revision)
@@ -228,7 +261,7 @@ class AsyncClient:
         *,
         roi_m: Sequence[float] | None = None,
         resolution_m: float | None = None,
-        revision: int | None = None,
+        revision: int | str | None = None,
         on_tile: Callable[[int, int], None] | None = None,
     ) -> Mesh:
         """Return the mesh of one revision.
@@ -242,12 +275,13 @@ class AsyncClient:
         resolution_m
             Spacing of the extraction lattice. None: the scene's own.
         revision
-            None: the newest.
+            A number or a tag. None: the newest.
         on_tile
             Called with tiles received and tiles expected (0: not known).
         """
+        number, tag = _number_and_tag(revision)
         request = surface_service_pb2.GetMeshRequest(
-            scene=scene_resource_name(scene), revision=revision or 0, resolution_m=resolution_m
+            scene=scene_resource_name(scene), revision=number, revision_tag=tag, resolution_m=resolution_m
         )
         if roi_m is not None:
             request.region.CopyFrom(box_from_roi(roi_m))
@@ -298,6 +332,11 @@ class AsyncClient:
             return await call
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, self._server) from error
+
+
+def _number_and_tag(revision: int | str | None) -> tuple[int, str]:
+    """Return what a request takes: a number, 0 for the newest, or a tag."""
+    return (0, check_tag_name(revision)) if isinstance(revision, str) else (revision or 0, "")
 
 
 async def _all_pages(page: Callable[[str], Awaitable[tuple[list[_T], str]]]) -> list[_T]:

@@ -106,7 +106,19 @@ class Client:
         """See ``AsyncClient.list_revisions``."""
         return self._loop.run(self._client.list_revisions(scene))
 
-    def get_scene_statistics(self, scene: str, revision: int | None = None) -> SceneStatistics:
+    def create_tag(self, scene: str, tag: str, revision: int | None = None) -> RevisionInfo:
+        """See ``AsyncClient.create_tag``."""
+        return self._loop.run(self._client.create_tag(scene, tag, revision))
+
+    def list_tags(self, scene: str) -> dict[str, RevisionInfo]:
+        """See ``AsyncClient.list_tags``."""
+        return self._loop.run(self._client.list_tags(scene))
+
+    def delete_tag(self, scene: str, tag: str) -> int:
+        """See ``AsyncClient.delete_tag``."""
+        return self._loop.run(self._client.delete_tag(scene, tag))
+
+    def get_scene_statistics(self, scene: str, revision: int | str | None = None) -> SceneStatistics:
         """See ``AsyncClient.get_scene_statistics``."""
         return self._loop.run(self._client.get_scene_statistics(scene, revision))
 
@@ -146,7 +158,7 @@ class Client:
         *,
         roi_m: Sequence[float] | None = None,
         resolution_m: float | None = None,
-        revision: int | None = None,
+        revision: int | str | None = None,
         on_tile: Callable[[int, int], None] | None = None,
     ) -> Mesh:
         """See ``AsyncClient.query_mesh``."""

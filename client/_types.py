@@ -74,11 +74,22 @@ class RevisionInfo:
     committed: datetime
     frame_count: int
     chart_count: int
+    tags: tuple[str, ...] = ()
+    """Names given to it, sorted."""
+    message: str = ""
+    """What the commit says about itself."""
 
     @classmethod
     def from_proto(cls, message: scene_service_pb2.Revision) -> RevisionInfo:
         """Build from the message."""
-        return cls(message.number, _time(message.commit_time), message.frame_count, message.chart_count)
+        return cls(
+            message.number,
+            _time(message.commit_time),
+            message.frame_count,
+            message.chart_count,
+            tuple(message.tags),
+            message.message,
+        )
 
 
 @dataclass(frozen=True)

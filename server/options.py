@@ -30,5 +30,7 @@ class ServerOptions:
     """Size of a segment of a log: frames are dropped by segments."""
     min_free_bytes: int = 500_000_000
     """With less than this free on the disk no frames are taken. 0: not watched."""
+    keep_revisions_for_s: float = 0.0
+    """Revisions that were the newest one within so many seconds stay readable, however many there are."""
     commit: CommitPolicy = field(default_factory=CommitPolicy)
     """When fitted frames become a revision."""

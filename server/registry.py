@@ -153,6 +153,7 @@ class SceneRegistry:
         if self._closing:
             opened.close()
             self._require_open()
+        opened.store.keep_for_s = self.options.keep_revisions_for_s
         engine = SceneEngine(
             opened, self.options, self.io_executor, self._slot, self.priority, self._on_log_failure
         )

@@ -23,15 +23,24 @@ from streamdgp.errors import (
 )
 from streamdgp.frames import Frame
 from streamdgp.reconstructor import Reconstructor
-from streamdgp.store import AtlasStore, FrameLog, LogRecord, RecordKind, RevisionInfo
+from streamdgp.store import (
+    AtlasStore,
+    FrameLog,
+    LogRecord,
+    RecordKind,
+    RevisionInfo,
+    UnknownSchemaError,
+    migrate,
+)
 from streamdgp.store._failpoints import reach
 from streamdgp.surface import SurfaceSnapshot, TileCache
 from streamdgp.v1 import frame_pb2
-from streamdgp.wire import frame_from_proto
+from streamdgp.wire import check_tag_name, frame_from_proto
 from streamdgp_server.disk_guard import DiskGuard
 from streamdgp_server.fit_worker import FitCallbacks, FitWorker, PublishedRevision
 from streamdgp_server.ledger import FrameEntry, ProducerLedger
 from streamdgp_server.log_writer import LogWriter
+from streamdgp_server.migrating import migrate_newest
 from streamdgp_server.options import ServerOptions
 from streamdgp_server.priority import QueryPriority
 from streamdgp_server.scene_files import SceneFile
@@ -125,6 +134,8 @@ def _restore(file: SceneFile, store: AtlasStore, log: FrameLog, device: str) -> 
         return Reconstructor(file.config, device=device), 0
     try:
         stored = store.read()
+    except UnknownSchemaError:
+        raise
     except StorageError as damage:
         if len(store.revisions()) < 2:
             raise
@@ -138,7 +149,9 @@ def _restore(file: SceneFile, store: AtlasStore, log: FrameLog, device: str) -> 
             stored.revision,
             stored.log_position["next"],
         )
-    return Reconstructor.restore(stored.state, device=device), int(stored.log_position["next"])
+    return Reconstructor.restore(migrate_newest(store, stored), device=device), int(
+        stored.log_position["next"]
+    )
 
 
 class SceneEngine:
@@ -302,7 +315,7 @@ class SceneEngine:
             seen = self._old.get(revision)
             if seen is None:
                 stored = self.store.read(revision)
-                reconstructor = Reconstructor.restore(stored.state, device=self._options.device)
+                reconstructor = Reconstructor.restore(migrate(stored.state), device=self._options.device)
                 seen = PublishedRevision.of(reconstructor, revision, int(stored.log_position["next"]))
                 self._old[revision] = seen
                 if len(self._old) > _OLD_REVISIONS_KEPT:
@@ -311,8 +324,25 @@ class SceneEngine:
         return seen
 
     def revisions(self) -> list[RevisionInfo]:
-        """Published revisions, oldest first."""
-        return [info for info in self.store.revisions() if info.revision <= self.published.revision]
+        """Published revisions that can be read, oldest first."""
+        recent = [info for info in self.store.revisions() if info.revision <= self.published.revision]
+        return [*self.store.tagged_revisions(), *recent]
+
+    def named_revision(self, revision: int, tag: str) -> int:
+        """The number of a revision that is given by its number (0: the newest) or by its tag.
+
+        Raises
+        ------
+        InvalidInputError
+            By both.
+        NotFoundError
+            No such tag.
+        """
+        if revision and tag:
+            raise InvalidInputError(
+                "revision or revision_tag", "both", "Leave one out.", metadata={"field": "revision_tag"}
+            )
+        return self.store.resolve_tag(check_tag_name(tag)) if tag else revision
 
     async def close(self, reason: StreamdgpError) -> None:
         """End ingest streams with ``reason``, finish the frame in hand, commit, close the files."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from streamdgp.config import SceneConfig
 from streamdgp.errors import AlreadyExistsError, InvalidConfigError, StorageError
+from streamdgp.store import migrate_settings
 from streamdgp.store._durable import sync_directory
 
 __all__ = ["SceneFile", "create_scene", "remove_scene", "scene_ids", "sweep_unfinished"]
@@ -39,7 +40,8 @@ class SceneFile:
             if (content["format"], content["version"]) != (_FORMAT, _VERSION):
                 raise ValueError(f"format {content['format']} version {content['version']}")
             return cls(
-                SceneConfig.from_dict(content["config"]), datetime.datetime.fromisoformat(content["created"])
+                SceneConfig.from_dict(migrate_settings(content["config"])),
+                datetime.datetime.fromisoformat(content["created"]),
             )
         except (OSError, ValueError, KeyError, TypeError, InvalidConfigError) as error:
             raise StorageError(

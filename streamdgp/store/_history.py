@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import datetime
 import itertools
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import icechunk
 
-from streamdgp.errors import StorageError
+from streamdgp.errors import NotFoundError, StorageError
+from streamdgp.store._tags import read_tags
 
-__all__ = ["RevisionInfo", "read_history"]
+__all__ = ["History", "RevisionInfo", "read_history"]
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,76 @@ class RevisionInfo:
     charts: int
     snapshot_id: str
     message: str
+    tags: tuple[str, ...] = ()
+    """Names given to it, sorted."""
+    pause_s: float | None = None
+    """Time since the commit before, by a clock that is never set; None where none was noted."""
 
 
-def read_history(repository: icechunk.Repository, branch: str, path: Path) -> list[RevisionInfo]:
-    """All revisions on a branch, oldest first.
+@dataclass(frozen=True)
+class History:
+    """The newest revisions without a gap, and older ones that only their tags keep; both oldest first.
+
+    Never changed, only replaced: readers take it as it is.
+    """
+
+    recent: tuple[RevisionInfo, ...] = ()
+    tagged: tuple[RevisionInfo, ...] = ()
+
+    def __iter__(self) -> Iterator[RevisionInfo]:
+        return itertools.chain(self.tagged, self.recent)
+
+    @property
+    def tags(self) -> dict[str, int]:
+        """The revision of every tag."""
+        return {name: info.revision for info in self for name in info.tags}
+
+    def find(self, revision: int | None) -> RevisionInfo:
+        """A revision by number, None for the newest; raises :class:`NotFoundError`."""
+        if not self.recent:
+            raise NotFoundError("a committed revision", "none yet", "Send frames first.")
+        if revision is None:
+            return self.recent[-1]
+        for info in self:
+            if info.revision == revision:
+                return info
+        wanted = f"a revision from {self.recent[0].revision} to {self.recent[-1].revision}"
+        if self.tagged:
+            wanted += f" or one of the tagged ones ({', '.join(str(info.revision) for info in self.tagged)})"
+        raise NotFoundError(wanted, str(revision), "List the revisions, or leave it out.")
+
+    def with_recent(self, info: RevisionInfo) -> History:
+        """After a commit."""
+        return History((*self.recent, info), self.tagged)
+
+    def without_newest(self) -> History:
+        """After the newest revision was given up."""
+        return History(self.recent[:-1], self.tagged)
+
+    def without_before(self, revision: int) -> History:
+        """After the revisions before one were cleared, except tagged ones."""
+        kept = tuple(info for info in self.recent if info.revision < revision and info.tags)
+        return History(
+            tuple(info for info in self.recent if info.revision >= revision), (*self.tagged, *kept)
+        )
+
+    def with_tags(self, tags: Mapping[str, int]) -> History:
+        """With the tags given; an old revision without one is gone."""
+        names: dict[int, list[str]] = {}
+        for name in sorted(tags):
+            names.setdefault(tags[name], []).append(name)
+
+        def named(info: RevisionInfo) -> RevisionInfo:
+            return replace(info, tags=tuple(names.get(info.revision, ())))
+
+        return History(
+            tuple(named(info) for info in self.recent),
+            tuple(named(info) for info in self.tagged if info.revision in names),
+        )
+
+
+def read_history(repository: icechunk.Repository, branch: str, path: Path) -> History:
+    """All revisions on a branch, and those that tags keep.
 
     Raises
     ------
@@ -39,27 +107,39 @@ def read_history(repository: icechunk.Repository, branch: str, path: Path) -> li
     icechunk.IcechunkError
         A snapshot cannot be read.
     """
-    history: list[RevisionInfo] = []
-    for snapshot in repository.ancestry(branch=branch):
-        facts = snapshot.metadata
-        if "revision" not in facts:
-            continue
-        history.append(
-            RevisionInfo(
-                int(facts["revision"]),
-                datetime.datetime.fromisoformat(facts["created"]),
-                int(facts["frames"]),
-                int(facts["charts"]),
-                snapshot.id,
-                snapshot.message,
-            )
-        )
-    history.reverse()
-    for before, after in itertools.pairwise(history):
+    recent = [
+        _info(snapshot) for snapshot in repository.ancestry(branch=branch) if "revision" in snapshot.metadata
+    ]
+    recent.reverse()
+    for before, after in itertools.pairwise(recent):
         if after.revision != before.revision + 1:
             raise StorageError(
                 f"revision {before.revision + 1} after {before.revision} in {path}",
                 str(after.revision),
                 "Restore the directory from a copy.",
             )
-    return history
+    tags: dict[str, int] = {}
+    tagged: dict[int, RevisionInfo] = {}
+    ids = {info.snapshot_id for info in recent}
+    for name, snapshot in read_tags(repository).items():
+        info = _info(snapshot)
+        if snapshot.id not in ids:
+            if not recent or info.revision >= recent[0].revision:
+                continue  # of a revision that was given up since
+            tagged[info.revision] = info
+        tags[name] = info.revision
+    return History(tuple(recent), tuple(tagged[n] for n in sorted(tagged))).with_tags(tags)
+
+
+def _info(snapshot: icechunk.SnapshotInfo) -> RevisionInfo:
+    facts = snapshot.metadata
+    pause_s = facts.get("pause_s")
+    return RevisionInfo(
+        int(facts["revision"]),
+        datetime.datetime.fromisoformat(facts["created"]),
+        int(facts["frames"]),
+        int(facts["charts"]),
+        snapshot.id,
+        snapshot.message,
+        pause_s=None if pause_s is None else float(pause_s),
+    )

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from streamdgp.atlas.addressed import AddressedArrays
 from streamdgp.errors import InvalidInputError
+from streamdgp.memory import ArrayList
 from streamdgp.parts import cores
 from streamdgp.surface.kernels import evaluate_nodes, march, refine_vertices
 from streamdgp.surface.marching import EDGE_AXIS, EDGE_CORNER, triangle_table
@@ -79,8 +79,8 @@ class SurfaceSnapshot:
     rotation: npt.NDArray[np.float64]
     scale_m: npt.NDArray[np.float64]
     version: npt.NDArray[np.int64]
-    rasters: AddressedArrays
-    supports: AddressedArrays
+    rasters: ArrayList
+    supports: ArrayList
     resolution_m: float | None
     blend_radius: float
     tile_cells: int

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import icechunk
 
-from streamdgp.store._clock import _with_time
+from streamdgp.store._dating import _with_time
 
 _MICROSECOND = datetime.timedelta(microseconds=1)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from streamdgp.atlas.changes import AtlasChanges, TableChange
 from streamdgp.errors import NotFoundError, StorageError
 from streamdgp.store import AtlasStore
-from streamdgp.store._clock import date_back
+from streamdgp.store._dating import date_back
 from tests.store.clock import written_ahead
 
 HOUR, DAY = datetime.timedelta(hours=1), datetime.timedelta(days=1)
@@ -106,7 +106,7 @@ def test_a_snapshot_of_an_unknown_format_is_left_alone_and_the_clock_named(
     written_ahead(path, HOUR)
     store = AtlasStore.open(path)
     before = {file: file.read_bytes() for file in path.rglob("snapshots/*")}
-    monkeypatch.setattr("streamdgp.store._clock._MAGIC", b"another")
+    monkeypatch.setattr("streamdgp.store._dating._MAGIC", b"another")
     with pytest.raises(StorageError, match="Set the clock right") as caught:
         commit(store, 2)
     assert "3600 s before it" in str(caught.value)
