@@ -19,8 +19,9 @@ __all__ = ["History", "RevisionInfo", "read_history"]
 
 @dataclass(frozen=True)
 class RevisionInfo:
-    """One line of the history. ``created`` is UTC; ``frames`` and ``charts`` are totals at that revision.
+    """One line of the history. ``frames`` and ``charts`` are totals at that revision.
 
+    ``created`` is UTC as the clock stood; numbers give the order, since a clock may be set back.
     ``attributes_sha256`` is empty for a revision written before there were digests.
     """
 

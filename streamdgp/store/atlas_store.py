@@ -30,6 +30,7 @@ from streamdgp.errors import AlreadyExistsError, NotFoundError, StorageError
 from streamdgp.store._clearing import clear_before
 from streamdgp.store._clock import wait_until_after
 from streamdgp.store._contents import UnreadableError, check_pages, entries_after
+from streamdgp.store._dating import ClockWatch, date_back_snapshots
 from streamdgp.store._digests import ArrayDigests, Digests, seal_commit
 from streamdgp.store._durable import DirectoryLock, drop_cached, sync_filesystem
 from streamdgp.store._failpoints import reach
@@ -73,6 +74,17 @@ class StagedCommit:
     message: str
     frames: int
     charts: int
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A commit that was written; pages are digests, of all and of those that it wrote anew."""
+
+    snapshot_id: str
+    pages: Digests
+    new_pages: Digests
+    entries: ArrayDigests
+    attributes_sha256: str
 
 
 class AtlasStore:
@@ -331,11 +343,12 @@ class AtlasStore:
                 f"a commit staged as revision {revision}",
                 "Restart the process.",
             )
+        clock = ClockWatch()
         try:
-            newest = next(iter(self._repository.ancestry(branch=BRANCH)))
+            self._follow_clock()
+            tip = self._repository.lookup_branch(BRANCH)
         except (icechunk.IcechunkError, OSError) as error:
             raise damaged(self.path, f"given revision {revision}", error) from error
-        wait_until_after(newest.written_at)
         created = datetime.datetime.now(datetime.UTC)
         pause_s = None if self._committed_s is None else time.monotonic() - self._committed_s
         totals: dict[str, Any] = {
@@ -346,51 +359,77 @@ class AtlasStore:
             **({} if pause_s is None else {"pause_s": round(pause_s, 3)}),
         }
         message = staged.message or f"revision {revision}"
-        known = self._known_digests(staged)
         try:
-            session = self._repository.writable_session(BRANCH)
-            root = zarr.open_group(session.store, mode="a", zarr_format=3)
-            # Pages are written as they are: looking for empty ones costs more than it saves.
-            with zarr.config.set({"array.write_empty_chunks": True}):
-                written = write_columns(root, staged.columns, known)
-                for name, array in staged.arrays.items():
-                    written |= write_array(root, name, array, known)
-            entries = entries_after(self._entries, staged.columns, staged.arrays, known | written)
-            attributes = {
-                "schema": SCHEMA_NAME,
-                "schema_version": SCHEMA_VERSION,
-                **totals,
-                "log_position": staged.log_position,
-                "metadata": staged.metadata,
-                "digests": entries,
-            }
-            root.attrs.put(attributes)
-            reach("commit.write")
-            facts = seal_commit(totals, attributes, message)
-            snapshot_id = session.commit(message, metadata=facts)
+            try:
+                made = self._commit(staged, totals, message)
+            except icechunk.IcechunkError:
+                # Icechunk takes no commit during which the clock was set; then nothing has happened.
+                if self._repository.lookup_branch(BRANCH) != tip:
+                    raise
+                if not self._follow_clock() and not clock.was_set():
+                    raise
+                made = self._commit(staged, totals, message)
             reach("commit.sync")
             sync_filesystem(self.path)
             reach("commit.synced")
-            write_synced(self.path, revision, snapshot_id)
+            write_synced(self.path, revision, made.snapshot_id)
         except (icechunk.IcechunkError, OSError, StorageError) as error:
             # Whether the branch moved is unknown: only opening the store again tells.
             self._failed = True
             raise damaged(self.path, f"given revision {revision}", error) from error
-        self._unproven[revision] = {key: page for key, page in written.items() if known.get(key) != page}
-        self._digests, self._entries = known | written, entries
+        self._unproven[revision] = made.new_pages
+        self._digests, self._entries = made.pages, made.entries
         tables = {one.table for one in staged.columns}
         kept = {key: value for key, value in (self._layouts or {}).items() if key[0] not in tables}
         self._layouts = kept | {(one.table, one.column): one.layout for one in staged.columns}
         self._committed_s = time.monotonic()
         info = RevisionInfo(
-            *(revision, created, staged.frames, staged.charts, snapshot_id, message),
+            *(revision, created, staged.frames, staged.charts, made.snapshot_id, message),
             pause_s=pause_s,
-            attributes_sha256=facts["attributes_sha256"],
+            attributes_sha256=made.attributes_sha256,
         )
         with self._guard:
             self._history = self._history.with_recent(info)
-        _LOGGER.debug("committed revision %d (%s)", revision, snapshot_id)
+        _LOGGER.debug("committed revision %d (%s)", revision, made.snapshot_id)
         return revision
+
+    def _commit(self, staged: StagedCommit, totals: dict[str, Any], message: str) -> _Made:
+        """Write a staged commit as a snapshot."""
+        known = self._known_digests(staged)
+        session = self._repository.writable_session(BRANCH)
+        root = zarr.open_group(session.store, mode="a", zarr_format=3)
+        # Pages are written as they are: looking for empty ones costs more than it saves.
+        with zarr.config.set({"array.write_empty_chunks": True}):
+            written = write_columns(root, staged.columns, known)
+            for name, array in staged.arrays.items():
+                written |= write_array(root, name, array, known)
+        entries = entries_after(self._entries, staged.columns, staged.arrays, known | written)
+        attributes = {
+            "schema": SCHEMA_NAME,
+            "schema_version": SCHEMA_VERSION,
+            **totals,
+            "log_position": staged.log_position,
+            "metadata": staged.metadata,
+            "digests": entries,
+        }
+        root.attrs.put(attributes)
+        reach("commit.write")
+        facts = seal_commit(totals, attributes, message)
+        snapshot_id = session.commit(message, metadata=facts)
+        new = {key: page for key, page in written.items() if known.get(key) != page}
+        return _Made(snapshot_id, known | written, new, entries, facts["attributes_sha256"])
+
+    def _follow_clock(self) -> bool:
+        """After the clock was set back: wait a moment, or date the snapshots back; whether they were."""
+        newest = next(iter(self._repository.ancestry(branch=BRANCH)))
+        try:
+            wait_until_after(newest.written_at)
+        except StorageError:
+            with self._clearing, self._reading:
+                date_back_snapshots(self._repository, BRANCH, self.path)
+                self._repository, _ = open_repository(self.path)
+            return True
+        return False
 
     def read(self, revision: int | None = None) -> StoredRevision:
         """Read a revision whole; None is the newest. The arrays are fresh copies.
