@@ -27,6 +27,7 @@ import zarr
 
 from streamdgp.atlas.changes import AtlasChanges
 from streamdgp.errors import AlreadyExistsError, NotFoundError, StorageError
+from streamdgp.memory import ArrayMemory
 from streamdgp.store._clearing import clear_before
 from streamdgp.store._clock import wait_until_after
 from streamdgp.store._contents import UnreadableError, check_pages, entries_after
@@ -431,8 +432,13 @@ class AtlasStore:
             return True
         return False
 
-    def read(self, revision: int | None = None) -> StoredRevision:
+    def read(self, revision: int | None = None, memory: ArrayMemory | None = None) -> StoredRevision:
         """Read a revision whole; None is the newest. The arrays are fresh copies.
+
+        Parameters
+        ----------
+        memory
+            Gives the tables their room, and serves for nothing else; None: the heap.
 
         Raises
         ------
@@ -443,7 +449,7 @@ class AtlasStore:
         """
         with self._reading:
             info = self._find(revision)
-            stored, found = read_revision(self._repository, self.path, info)
+            stored, found = read_revision(self._repository, self.path, info, memory)
             if self._digests is None and info.revision == self.latest_revision:
                 self._digests, self._entries = found.pages, found.known_entries()
         return stored
