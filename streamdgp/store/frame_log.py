@@ -320,7 +320,7 @@ class FrameLog:
     def _open_segment(self, path: Path, durable: int, *, is_last: bool) -> None:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         segment = _Segment(path, descriptor, 0)
-        expected = self._segments[-1].end_position if self._segments else int(path.stem)
+        expected = self._segments[-1].end_position if self._segments else 0
         self._segments.append(segment)
         try:
             segment.first_position = decode_segment_header(os.pread(descriptor, SEGMENT_HEADER_BYTES, 0))

@@ -131,3 +131,11 @@ def test_digests_are_those_of_the_document(whole: tuple[Path, str]) -> None:
     metadata = dict(snapshot.metadata)
     assert metadata["attributes_sha256"] == sealed(attributes)
     assert metadata.pop("sha256") == sealed({**metadata, "message": snapshot.message})
+
+
+def test_a_log_without_its_first_segment_is_an_error(whole: tuple[Path, str], tmp_path: Path) -> None:
+    """Its numbers would be missing from what each producer has used, though no frame is needed any more."""
+    directory = copied(whole, tmp_path)
+    min((directory / "log").glob("*.seg")).unlink()
+    with pytest.raises(StorageError, match="a segment that starts at record 0"):
+        open_scene(directory, "cpu", 4000)
