@@ -29,9 +29,9 @@ import zarr
 from streamdgp.atlas.changes import AtlasChanges, AtlasState
 from streamdgp.errors import AlreadyExistsError, NotFoundError, StorageError
 from streamdgp.store._clearing import forget_snapshots, keep_snapshots, restore_snapshots
-from streamdgp.store._contents import UnreadableError, check_pages, entries_after, read_contents
+from streamdgp.store._contents import UnreadableError, entries_after, read_back, read_contents
 from streamdgp.store._digests import ArrayDigests, Digests, seal_commit
-from streamdgp.store._durable import DirectoryLock, drop_cached, sweep_unfinished_objects, sync_filesystem
+from streamdgp.store._durable import DirectoryLock, sweep_unfinished_objects, sync_filesystem
 from streamdgp.store._failpoints import reach
 from streamdgp.store._history import RevisionInfo, read_history
 from streamdgp.store._tables import (
@@ -417,23 +417,13 @@ class AtlasStore:
         info = history[-2:][0]
         unproven = {number: pages for number, pages in self._unproven.items() if number <= info.revision}
         if unproven:
-            repository = self.path / _REPOSITORY
-            pages: Digests = {}
-            for number in sorted(unproven):
-                pages |= unproven[number]
+            pages = {key: page for number in sorted(unproven) for key, page in unproven[number].items()}
+            started_s, where = time.time(), f"revision {info.revision}"
+            repository, sealed = self.path / _REPOSITORY, info.attributes_sha256
             try:
-                started_s = time.time()
-                drop_cached(repository, self._proven_s)
-                # A repository of its own: this one's has in memory what it wrote.
-                session = icechunk.Repository.open(_storage(repository)).readonly_session(
-                    snapshot_id=info.snapshot_id
-                )
-                root = zarr.open_group(session.store, mode="r", zarr_format=3)
-                check_pages(root, f"revision {info.revision}", info.attributes_sha256, pages)
+                read_back(repository, self._proven_s, info.snapshot_id, where, sealed, pages)
             except UnreadableError as error:
                 raise _damaged(self.path, f"read back ({error.where})", error.cause) from error
-            except (icechunk.IcechunkError, ValueError, KeyError, OSError) as error:
-                raise _damaged(self.path, f"read back (revision {info.revision})", error) from error
             for number in unproven:
                 del self._unproven[number]
             self._proven_s = started_s

@@ -26,6 +26,7 @@ from streamdgp.store._clearing import keep_snapshots
 from streamdgp_server.check import check_data
 from streamdgp_server.scene_engine import open_scene
 from tests.crash.corruption import Damage, copy_of, every_damage, kind_of, lay_on
+from tests.crash.report import CrashReport
 from tests.crash.running import Running, fingerprint, state_fingerprint
 from tests.server.harness import ServerProcess, Stream, get_mesh, make_frame, mesh_bytes
 from tests.server.test_restart import run_server
@@ -134,7 +135,7 @@ def test_damage_is_named_or_harmless(
     outcome_of_intact: tuple[object, list[object]],
     tmp_path: Path,
     kind: str,
-    crash_report: Callable[..., None],
+    crash_report: CrashReport,
 ) -> None:
     counts = {"cases": 0, "named": 0, "harmless": 0}
     wanted, wanted_revisions = outcome_of_intact
@@ -166,7 +167,7 @@ def test_damage_is_named_or_harmless(
 
 @pytest.mark.parametrize("kind", _KINDS if _IS_LONG else ("chunk",))
 def test_the_real_server_and_check_say_so(
-    intact: Path, tmp_path: Path, kind: str, crash_report: Callable[..., None]
+    intact: Path, tmp_path: Path, kind: str, crash_report: CrashReport
 ) -> None:
     """The same with the processes that users start: exit codes, one line, no traceback, no other mesh."""
     with ServerProcess(copy_of(intact, tmp_path / "intact"), *_ARGUMENTS) as server:
