@@ -16,6 +16,7 @@ from streamdgp_client._mesh import Mesh
 from streamdgp_client._retry import RetryPolicy
 from streamdgp_client._stream import FrameStream
 from streamdgp_client._types import (
+    ConnectionChange,
     FrameRecord,
     IngestStatus,
     Progress,
@@ -29,6 +30,7 @@ from streamdgp_client._upload import UploadReport, upload
 __all__ = [
     "AsyncClient",
     "Client",
+    "ConnectionChange",
     "FrameRecord",
     "FrameStream",
     "IngestStatus",

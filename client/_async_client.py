@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
 
 import grpc
 
-from streamdgp.errors import ServerUnavailableError
+from streamdgp.errors import InvalidConfigError, ServerUnavailableError
 from streamdgp.v1 import (
     ingest_service_pb2,
     ingest_service_pb2_grpc,
@@ -22,15 +25,22 @@ from streamdgp.v1 import (
 from streamdgp.wire import (
     Tile,
     check_name,
+    check_tag_name,
     config_to_proto,
     error_from_rpc,
+    parse_tag_name,
     scene_resource_name,
+    tag_resource_name,
     tile_from_proto,
 )
+from streamdgp_client._backlog import DEFAULT_BUFFER_BYTES
+from streamdgp_client._connection import DEFAULT_KEEPALIVE_S, channel_options
 from streamdgp_client._mesh import Mesh, box_from_roi, crop, weld
 from streamdgp_client._retry import RetryPolicy
+from streamdgp_client._spool import DEFAULT_SPOOL_BYTES, Spool
 from streamdgp_client._stream import FrameStream
 from streamdgp_client._types import (
+    ConnectionChange,
     FrameRecord,
     IngestStatus,
     Progress,
@@ -48,13 +58,6 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_SERVER", "AsyncClient"]
 
 DEFAULT_SERVER: Final = "127.0.0.1:50051"
-_MAX_RECEIVE_BYTES: Final = 64 * 2**20  # the client chose its server; a dense tile may be some MiB
-_OPTIONS: Final = (
-    ("grpc.max_receive_message_length", _MAX_RECEIVE_BYTES),
-    # grpc's own pause between connection attempts grows to two minutes: too long for a robot.
-    ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.max_reconnect_backoff_ms", 2000),
-)
 _T = TypeVar("_T")
 
 
@@ -72,6 +75,10 @@ class AsyncClient:
         Longest time for a call, and for each next message of a mesh.
     retry
         How streams of frames come back after a lost connection. Other calls are not repeated.
+    keepalive_s
+        A connection with a call on it that is silent for so long is asked for a sign of life, and given up
+        when there is none within half of that time. At least 10 s where the server is not told otherwise
+        (``streamdgp-server serve --keepalive``).
     """
 
     def __init__(
@@ -80,11 +87,12 @@ class AsyncClient:
         *,
         timeout_s: float = 60.0,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008  (immutable)
+        keepalive_s: float = DEFAULT_KEEPALIVE_S,
     ) -> None:
         self._server = server
         self._timeout_s = timeout_s
         self._retry = retry
-        self._channel = grpc.aio.insecure_channel(server, options=_OPTIONS)
+        self._channel = grpc.aio.insecure_channel(server, options=channel_options(keepalive_s))
         self._scenes = cast("SceneServiceAsyncStub", scene_service_pb2_grpc.SceneServiceStub(self._channel))
         self._ingest = cast(
             "IngestServiceAsyncStub", ingest_service_pb2_grpc.IngestServiceStub(self._channel)
@@ -145,10 +153,40 @@ class AsyncClient:
 
         return await _all_pages(page)
 
-    async def get_scene_statistics(self, scene: str, revision: int | None = None) -> SceneStatistics:
-        """Counts and sizes of a revision (None: the newest)."""
+    async def create_tag(self, scene: str, tag: str, revision: int | None = None) -> RevisionInfo:
+        """Name a revision (None: the newest); it is kept until the name is taken away.
+
+        Raises AlreadyExistsError when the name stands for another revision.
+        """
+        request = scene_service_pb2.CreateTagRequest(
+            scene=scene_resource_name(scene), tag_id=check_tag_name(tag), revision=revision or 0
+        )
+        response = await self._call(self._scenes.CreateTag(request, timeout=self._timeout_s))
+        return RevisionInfo.from_proto(response.tag.revision)
+
+    async def list_tags(self, scene: str) -> dict[str, RevisionInfo]:
+        """Return the revision of every tag, by name."""
+        name = scene_resource_name(scene)
+
+        async def page(token: str) -> tuple[list[scene_service_pb2.Tag], str]:
+            request = scene_service_pb2.ListTagsRequest(scene=name, page_size=1000, page_token=token)
+            response = await self._call(self._scenes.ListTags(request, timeout=self._timeout_s))
+            return list(response.tags), response.next_page_token
+
+        tags = await _all_pages(page)
+        return {parse_tag_name(tag.name)[1]: RevisionInfo.from_proto(tag.revision) for tag in tags}
+
+    async def delete_tag(self, scene: str, tag: str) -> int:
+        """Take a name away; returns the revision that had it, which is kept no longer than others then."""
+        request = scene_service_pb2.DeleteTagRequest(name=tag_resource_name(scene, tag))
+        response = await self._call(self._scenes.DeleteTag(request, timeout=self._timeout_s))
+        return response.header.revision
+
+    async def get_scene_statistics(self, scene: str, revision: int | str | None = None) -> SceneStatistics:
+        """Counts and sizes of a revision (a number, a tag, or None: the newest)."""
+        number, tag = _number_and_tag(revision)
         request = scene_service_pb2.GetSceneStatisticsRequest(
-            scene=scene_resource_name(scene), revision=revision or 0
+            scene=scene_resource_name(scene), revision=number, revision_tag=tag
         )
         response = await self._call(self._scenes.GetSceneStatistics(request, timeout=self._timeout_s))
         return SceneStatistics.from_proto(response.statistics, response.header.revision)
@@ -185,8 +223,13 @@ class AsyncClient:
         create: bool = True,
         config: Mapping[str, Any] | None = None,
         epoch: int = 0,
+        buffer_bytes: int = DEFAULT_BUFFER_BYTES,
+        spool: Path | None = None,
+        spool_bytes: int = DEFAULT_SPOOL_BYTES,
+        retry: RetryPolicy | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         on_rejected: Callable[[Rejection], None] | None = None,
+        on_connection: Callable[[ConnectionChange], None] | None = None,
     ) -> FrameStream:
         """Return a stream of frames into a scene; enter it with ``async with``.
 
@@ -202,9 +245,25 @@ class AsyncClient:
             Settings of a scene that is created.
         epoch
             Run of the producer; 0: the server gives the next one. See ``IngestOpen``.
-        on_progress, on_rejected
-            Called as the server reports; must return at once.
+        buffer_bytes
+            Frames in memory that the server has not made durable yet, >= 0; one frame may always be there.
+            ``send`` waits while they are more, and while the server gives no credit.
+        spool
+            A folder on the robot's disk for these frames instead. ``send`` then writes a frame there and does
+            not need the server: the robot goes on while the server cannot be reached, and what it left there
+            when it ended or was killed is sent by the next stream with this folder. The folder is removed
+            when all that is in it is durable.
+        spool_bytes
+            Most that the spool may take, >= 1; ``send`` waits while it is full.
+        retry
+            Instead of the client's policy. Default with a spool: never give up.
+        on_progress, on_rejected, on_connection
+            Called as the server reports, and when the connection is opened or lost; must return at once.
         """
+        if buffer_bytes < 0 or spool_bytes < 1:
+            raise InvalidConfigError(
+                "buffer_bytes >= 0 and spool_bytes >= 1", f"{buffer_bytes} and {spool_bytes}", "Change them."
+            )
         message = ingest_service_pb2.IngestOpen(
             scene=scene_resource_name(scene),
             producer_id=check_name(producer_id, "a producer id"),
@@ -213,13 +272,18 @@ class AsyncClient:
         )
         if config is not None:
             message.config.CopyFrom(config_to_proto(config))
+        if retry is None:
+            retry = self._retry if spool is None else replace(self._retry, max_attempts=None)
         return FrameStream(
             self._ingest,
             message,
             server=self._server,
-            retry=self._retry,
+            retry=retry,
+            buffer_bytes=buffer_bytes,
+            open_spool=None if spool is None else partial(Spool, spool, scene, producer_id, spool_bytes),
             on_progress=on_progress,
             on_rejected=on_rejected,
+            on_connection=on_connection,
         )
 
     async def query_mesh(
@@ -228,7 +292,7 @@ class AsyncClient:
         *,
         roi_m: Sequence[float] | None = None,
         resolution_m: float | None = None,
-        revision: int | None = None,
+        revision: int | str | None = None,
         on_tile: Callable[[int, int], None] | None = None,
     ) -> Mesh:
         """Return the mesh of one revision.
@@ -242,12 +306,13 @@ class AsyncClient:
         resolution_m
             Spacing of the extraction lattice. None: the scene's own.
         revision
-            None: the newest.
+            A number or a tag. None: the newest.
         on_tile
             Called with tiles received and tiles expected (0: not known).
         """
+        number, tag = _number_and_tag(revision)
         request = surface_service_pb2.GetMeshRequest(
-            scene=scene_resource_name(scene), revision=revision or 0, resolution_m=resolution_m
+            scene=scene_resource_name(scene), revision=number, revision_tag=tag, resolution_m=resolution_m
         )
         if roi_m is not None:
             request.region.CopyFrom(box_from_roi(roi_m))
@@ -298,6 +363,11 @@ class AsyncClient:
             return await call
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, self._server) from error
+
+
+def _number_and_tag(revision: int | str | None) -> tuple[int, str]:
+    """Return what a request takes: a number, 0 for the newest, or a tag."""
+    return (0, check_tag_name(revision)) if isinstance(revision, str) else (revision or 0, "")
 
 
 async def _all_pages(page: Callable[[str], Awaitable[tuple[list[_T], str]]]) -> list[_T]:

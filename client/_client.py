@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from streamdgp.frames import Frame
 from streamdgp_client._async_client import DEFAULT_SERVER, AsyncClient
+from streamdgp_client._backlog import DEFAULT_BUFFER_BYTES
+from streamdgp_client._connection import DEFAULT_KEEPALIVE_S
 from streamdgp_client._mesh import Mesh
 from streamdgp_client._retry import RetryPolicy
+from streamdgp_client._spool import DEFAULT_SPOOL_BYTES
 from streamdgp_client._stream import FrameStream, WaitFor
 from streamdgp_client._types import (
+    ConnectionChange,
     IngestStatus,
     Progress,
     Rejection,
@@ -62,12 +67,13 @@ class Client:
         *,
         timeout_s: float = 60.0,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008  (immutable)
+        keepalive_s: float = DEFAULT_KEEPALIVE_S,
     ) -> None:
         self._loop = _Loop()
         self._closed = False
 
         async def make() -> AsyncClient:  # grpc.aio binds a channel to the running loop
-            return AsyncClient(server, timeout_s=timeout_s, retry=retry)
+            return AsyncClient(server, timeout_s=timeout_s, retry=retry, keepalive_s=keepalive_s)
 
         self._client = self._loop.run(make())
 
@@ -106,7 +112,19 @@ class Client:
         """See ``AsyncClient.list_revisions``."""
         return self._loop.run(self._client.list_revisions(scene))
 
-    def get_scene_statistics(self, scene: str, revision: int | None = None) -> SceneStatistics:
+    def create_tag(self, scene: str, tag: str, revision: int | None = None) -> RevisionInfo:
+        """See ``AsyncClient.create_tag``."""
+        return self._loop.run(self._client.create_tag(scene, tag, revision))
+
+    def list_tags(self, scene: str) -> dict[str, RevisionInfo]:
+        """See ``AsyncClient.list_tags``."""
+        return self._loop.run(self._client.list_tags(scene))
+
+    def delete_tag(self, scene: str, tag: str) -> int:
+        """See ``AsyncClient.delete_tag``."""
+        return self._loop.run(self._client.delete_tag(scene, tag))
+
+    def get_scene_statistics(self, scene: str, revision: int | str | None = None) -> SceneStatistics:
         """See ``AsyncClient.get_scene_statistics``."""
         return self._loop.run(self._client.get_scene_statistics(scene, revision))
 
@@ -122,8 +140,13 @@ class Client:
         create: bool = True,
         config: Mapping[str, Any] | None = None,
         epoch: int = 0,
+        buffer_bytes: int = DEFAULT_BUFFER_BYTES,
+        spool: Path | None = None,
+        spool_bytes: int = DEFAULT_SPOOL_BYTES,
+        retry: RetryPolicy | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         on_rejected: Callable[[Rejection], None] | None = None,
+        on_connection: Callable[[ConnectionChange], None] | None = None,
     ) -> StreamHandle:
         """See ``AsyncClient.stream``; the callbacks run in the client's thread."""
 
@@ -134,8 +157,13 @@ class Client:
                 create=create,
                 config=config,
                 epoch=epoch,
+                buffer_bytes=buffer_bytes,
+                spool=spool,
+                spool_bytes=spool_bytes,
+                retry=retry,
                 on_progress=on_progress,
                 on_rejected=on_rejected,
+                on_connection=on_connection,
             )
 
         return StreamHandle(self._loop.run(make()), self._loop)
@@ -146,7 +174,7 @@ class Client:
         *,
         roi_m: Sequence[float] | None = None,
         resolution_m: float | None = None,
-        revision: int | None = None,
+        revision: int | str | None = None,
         on_tile: Callable[[int, int], None] | None = None,
     ) -> Mesh:
         """See ``AsyncClient.query_mesh``."""
@@ -188,9 +216,15 @@ class StreamHandle:
     ) -> None:
         self._loop.run(self._stream.__aexit__(kind, error, traceback))
 
-    def send(self, frame: Frame, *, source_id: str = "", source_crc32c: int = 0) -> int:
+    def send(
+        self, frame: Frame, *, source_id: str = "", source_crc32c: int = 0, wait_for_room: bool = True
+    ) -> int:
         """See ``FrameStream.send``."""
-        return self._loop.run(self._stream.send(frame, source_id=source_id, source_crc32c=source_crc32c))
+        return self._loop.run(
+            self._stream.send(
+                frame, source_id=source_id, source_crc32c=source_crc32c, wait_for_room=wait_for_room
+            )
+        )
 
     def skip(self, *, source_id: str = "", source_crc32c: int = 0) -> int:
         """See ``FrameStream.skip``."""

@@ -1,22 +1,27 @@
 """A stream of frames that survives lost connections.
 
-The stream numbers the frames, keeps each until the server has it on disk, and holds back what the
-server gives no credit for. When the connection breaks it opens a new one and goes on where the
-server says it stands.
+The stream numbers the frames, keeps each until the server has it on disk (in memory, or in a spool on the
+robot's disk), and holds back what the server gives no credit for. When the connection breaks it opens a new
+one and goes on where the server says it stands.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal, Self
 
 import grpc
 
-from streamdgp.errors import InvalidFrameError, SequenceError, ServerUnavailableError, StreamdgpError
+from streamdgp.errors import (
+    InvalidFrameError,
+    ResourceLimitError,
+    SequenceError,
+    ServerUnavailableError,
+    StreamdgpError,
+)
 from streamdgp.frames import Frame
 from streamdgp.v1 import frame_pb2, ingest_service_pb2
 from streamdgp.wire import (
@@ -28,8 +33,10 @@ from streamdgp.wire import (
     pack_requests,
     unreadable_frame,
 )
+from streamdgp_client._backlog import Backlog, MemoryBacklog
 from streamdgp_client._retry import RetryPolicy
-from streamdgp_client._types import Progress, Rejection
+from streamdgp_client._spool import Spool
+from streamdgp_client._types import ConnectionChange, Progress, Rejection
 
 if TYPE_CHECKING:
     from streamdgp.v1.ingest_service_pb2_grpc import IngestServiceAsyncStub
@@ -40,13 +47,18 @@ __all__ = ["FrameStream", "WaitFor"]
 
 WaitFor = Literal["durable", "applied"]
 _LOG: Final = logging.getLogger(__name__)
+_READ_BYTES: Final = 4 * 2**20  # taken from the backlog at a time
+_STEADY_S: Final = 60.0  # a connection that held so long was no failed attempt
 
 
 class FrameStream:
     """Sends frames of one producer into one scene. Made by ``AsyncClient.stream``; use with ``async with``.
 
     Leaving the block waits until all frames are part of the surface; leaving it by an exception
-    drops what is not sent. Not for concurrent senders.
+    drops what is not sent, but for what is in a spool. Not for concurrent senders.
+
+    Without a spool, entering the block waits for the server. With one it does not: then numbers count from 1
+    until the server was reached for the first time, and are the server's from then on.
     """
 
     def __init__(
@@ -56,8 +68,11 @@ class FrameStream:
         *,
         server: str,
         retry: RetryPolicy,
+        buffer_bytes: int,
+        open_spool: Callable[[], Spool] | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         on_rejected: Callable[[Rejection], None] | None = None,
+        on_connection: Callable[[ConnectionChange], None] | None = None,
     ) -> None:
         self._stub = stub
         self._open = open_message
@@ -65,9 +80,10 @@ class FrameStream:
         self._retry = retry
         self._on_progress = on_progress
         self._on_rejected = on_rejected
+        self._on_connection = on_connection
         self._changed = asyncio.Condition()
-        self._unacknowledged: deque[frame_pb2.Frame] = deque()
-        self._next_number = 0  # of the next frame that the caller sends; 0: never opened
+        self._backlog: Backlog = MemoryBacklog(buffer_bytes)
+        self._open_spool = open_spool
         self._write_from = 0  # of the next frame to write to this connection
         self._credit = 0
         self._max_frame_bytes = MAX_FRAME_BYTES
@@ -75,6 +91,8 @@ class FrameStream:
         self._closing = False
         self._half_closed = False
         self._attempt = 0
+        self._opened_at_s: float | None = None
+        self._first_bound = 0
         self._error: StreamdgpError | None = None
         self._ended = False
         self._task: asyncio.Task[None] | None = None
@@ -87,7 +105,7 @@ class FrameStream:
     @property
     def next_sequence_number(self) -> int:
         """Number that the next frame gets."""
-        return self._next_number
+        return self._backlog.next_number
 
     @property
     def epoch(self) -> int:
@@ -95,9 +113,11 @@ class FrameStream:
         return self._open.epoch
 
     async def __aenter__(self) -> Self:
+        if self._open_spool is not None:
+            self._backlog = await asyncio.to_thread(self._open_spool)
         self._task = asyncio.create_task(self._run(), name="streamdgp ingest")
         try:
-            await self._until(lambda: self._next_number > 0)
+            await self._until(lambda: self._backlog.is_bound or self._open_spool is not None)
         except BaseException:
             await self.cancel()
             raise
@@ -111,8 +131,18 @@ class FrameStream:
         else:
             await self.cancel()
 
-    async def send(self, frame: Frame, *, source_id: str = "", source_crc32c: int = 0) -> int:
-        """Send a frame; waits while the server gives no credit.
+    async def send(
+        self, frame: Frame, *, source_id: str = "", source_crc32c: int = 0, wait_for_room: bool = True
+    ) -> int:
+        """Send a frame, as the server gives credit; with a spool it is on the robot's disk after this.
+
+        Parameters
+        ----------
+        source_id, source_crc32c
+            Which frame of a scan it is, so that the server knows it again.
+        wait_for_room
+            Whether to wait while the memory or the spool for frames that are not durable is full, and without
+            a spool while the server gives no credit.
 
         Returns
         -------
@@ -127,33 +157,32 @@ class FrameStream:
             The server could not be reached for too long.
         InvalidFrameError
             The frame is larger than the server takes; the stream goes on without it.
+        ResourceLimitError
+            It would have to wait, and may not; the stream goes on without the frame.
+        StorageError
+            The robot's disk refused the frame; the stream goes on without it.
         StreamdgpError
             The stream has failed otherwise.
         """
-        number = self._next_number
         message = await asyncio.to_thread(
-            frame_to_proto,
-            frame,
-            sequence_number=number,
-            source_id=source_id,
-            source_crc32c=source_crc32c,
+            frame_to_proto, frame, sequence_number=0, source_id=source_id, source_crc32c=source_crc32c
         )
-        return await self._enqueue(message)
+        return await self._enqueue(message, wait_for_room=wait_for_room)
 
     async def skip(self, *, source_id: str = "", source_crc32c: int = 0) -> int:
         """Use up a number for a frame that cannot be read, so that later numbers keep their frames.
 
         The server reports it as rejected. Returns and raises as ``send``.
         """
-        return await self._enqueue(
-            unreadable_frame(
-                sequence_number=self._next_number, source_id=source_id, source_crc32c=source_crc32c
-            )
-        )
+        message = unreadable_frame(sequence_number=0, source_id=source_id, source_crc32c=source_crc32c)
+        return await self._enqueue(message, wait_for_room=True)
 
     async def wait(self, until: WaitFor = "applied") -> Progress:
         """Wait until all frames sent so far are durable or applied; raises as ``send``."""
-        last = self._next_number - 1
+        is_bound, last = self._backlog.is_bound, self._backlog.next_number - 1
+        if not is_bound:  # numbers count from 1 until now
+            await self._until(lambda: self._backlog.is_bound)
+            last += self._first_bound - 1
         await self._until(lambda: getattr(self._progress, until) >= last)
         return self._progress
 
@@ -176,27 +205,40 @@ class FrameStream:
         return self._progress
 
     async def cancel(self) -> None:
-        """End the stream now; what is durable stays."""
+        """End the stream now; what is durable stays, and what is in a spool."""
         if self._task is not None and not self._task.done():
             self._task.cancel()
             await asyncio.wait([self._task])
 
     # --- the caller's side -------------------------------------------------------------------------
 
-    async def _enqueue(self, message: frame_pb2.Frame) -> int:
-        number, size = message.sequence_number, message.ByteSize()
+    async def _enqueue(self, message: frame_pb2.Frame, *, wait_for_room: bool) -> int:
+        size = message.ByteSize()
         if size > self._max_frame_bytes:
             raise InvalidFrameError(
                 f"a frame of at most {self._max_frame_bytes} bytes",
                 f"{size} bytes",
                 "Thin it out or cut it up.",
             )
-        await self._until(lambda: not self._ended and number <= self._progress.durable + self._credit)
+        if not wait_for_room and not self._ended and not self._may_come(size):
+            raise ResourceLimitError(
+                f"room for a frame of {size} bytes that the server has not made durable yet",
+                f"{self._backlog.next_number - self._backlog.oldest_number} frames that wait for it already",
+                "Wait, leave the frame out, or allow a larger buffer or spool.",
+            )
+        await self._until(lambda: not self._ended and self._may_come(size))
+        if self._open_spool is None:
+            number = self._backlog.append(message)
+        else:
+            number = await asyncio.to_thread(self._backlog.append, message)
         async with self._changed:
-            self._unacknowledged.append(message)
-            self._next_number = number + 1
             self._changed.notify_all()
         return number
+
+    def _may_come(self, frame_bytes: int) -> bool:
+        """Whether there is room for a frame; without a spool no more are taken than there is credit for."""
+        has_credit = self._backlog.next_number <= self._progress.durable + self._credit
+        return (has_credit or self._open_spool is not None) and self._backlog.has_room(frame_bytes)
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         async with self._changed:
@@ -220,6 +262,7 @@ class FrameStream:
             async with self._changed:
                 self._ended = True
                 self._changed.notify_all()
+            await asyncio.to_thread(self._backlog.close)
 
     async def _keep_connected(self) -> None:
         error: StreamdgpError
@@ -232,12 +275,17 @@ class FrameStream:
                 error.__cause__ = cause
             except StreamdgpError as cause:
                 error = cause
+            loop = asyncio.get_running_loop()
+            if self._opened_at_s is not None and loop.time() - self._opened_at_s > _STEADY_S:
+                self._attempt = 0
+            self._opened_at_s = None
             self._attempt += 1
-            if not is_retryable(error) or self._attempt > self._retry.max_attempts:
+            if not is_retryable(error) or not self._retry.allows(self._attempt):
                 self._error = error
                 return
             delay_s = self._retry.delay_s(self._attempt)
             _LOG.info("stream lost (%s), attempt %d in %.2f s", error, self._attempt, delay_s)
+            self._tell_connection(error)
             await asyncio.sleep(delay_s)
 
     async def _connect_and_pump(self) -> None:
@@ -253,7 +301,7 @@ class FrameStream:
             finally:
                 writer.cancel()
                 await asyncio.wait([writer])
-            if not (self._half_closed and self._progress.applied >= self._next_number - 1):
+            if not (self._half_closed and self._progress.applied >= self._backlog.next_number - 1):
                 raise ServerUnavailableError(
                     f"{self._server} to keep the stream open", "its end", "Is it shutting down?"
                 )
@@ -282,18 +330,33 @@ class FrameStream:
         self._half_closed = False
         while True:
             async with self._changed:
-                await self._changed.wait_for(lambda: self._closing or self._write_from < self._next_number)
-                queued = [f for f in self._unacknowledged if f.sequence_number >= self._write_from]
-                self._write_from = self._next_number
-                finished = self._closing and not queued
+                await self._changed.wait_for(
+                    lambda: self._is_finished or self._write_from < self._write_until
+                )
+                finished, first, stop = self._is_finished, self._write_from, self._write_until
+            if finished:
+                self._half_closed = await self._write_quietly(call, None)
+                return
+            if self._open_spool is None:
+                queued = self._backlog.read(first, stop, _READ_BYTES)
+            else:
+                queued = await asyncio.to_thread(self._backlog.read, first, stop, _READ_BYTES)
+            self._write_from = first + len(queued)
             for request in pack_requests(queued):
                 if not await self._write_quietly(call, request):
                     return
                 last = request.frames.frames[-1] if request.HasField("frames") else request.part
                 self._advance(sent=max(self._progress.sent, last.sequence_number))
-            if finished:
-                self._half_closed = await self._write_quietly(call, None)
-                return
+
+    @property
+    def _write_until(self) -> int:
+        """Number before which frames may be written now: there is credit for them."""
+        return min(self._backlog.next_number, self._progress.durable + self._credit + 1)
+
+    @property
+    def _is_finished(self) -> bool:
+        """Whether all is written, and nothing more will come."""
+        return self._closing and self._write_from >= self._backlog.next_number
 
     async def _take_opened(self, response: ingest_service_pb2.IngestResponse) -> None:
         if response.WhichOneof("response") != "opened":
@@ -303,22 +366,29 @@ class FrameStream:
                 "Server and client differ.",
             )
         opened = response.opened
+        coming = opened.next_sequence_number
+        if not self._backlog.is_bound:
+            self._first_bound = coming
+            # Before anything is sent: after a crash these frames must get the same numbers again.
+            await asyncio.to_thread(self._backlog.bind, coming)
+        oldest, stop = self._backlog.oldest_number, self._backlog.next_number
+        if not oldest <= coming <= stop:
+            raise SequenceError(
+                f"the server to go on between frame {oldest} and {stop}",
+                f"frame {coming}",
+                "Another producer sends under this id, or the server lost frames: start again"
+                + (
+                    "." if self._open_spool is None else " with another producer or scene, and another spool."
+                ),
+            )
         async with self._changed:
-            reconnected = self._next_number > 0
-            if not reconnected:
-                self._next_number = opened.next_sequence_number
-            oldest = self._unacknowledged[0].sequence_number if self._unacknowledged else self._next_number
-            if not oldest <= opened.next_sequence_number <= self._next_number:
-                raise SequenceError(
-                    f"the server to go on between frame {oldest} and {self._next_number}",
-                    f"frame {opened.next_sequence_number}",
-                    "Another producer sends under this id, or the server lost frames: start again.",
-                )
             self._open.epoch = opened.epoch
             self._max_frame_bytes = opened.max_frame_bytes or MAX_FRAME_BYTES
-            self._write_from = opened.next_sequence_number
+            self._write_from = coming
+            self._opened_at_s = asyncio.get_running_loop().time()
             self._take_progress(response.header.revision, opened.progress)
             self._changed.notify_all()
+        self._tell_connection(None)
 
     async def _take(self, response: ingest_service_pb2.IngestResponse) -> None:
         kind = response.WhichOneof("response")
@@ -337,15 +407,15 @@ class FrameStream:
         if self._on_rejected is not None:
             self._on_rejected(Rejection(message.sequence_number, error))
 
+    def _tell_connection(self, error: StreamdgpError | None) -> None:
+        if self._on_connection is not None:
+            self._on_connection(ConnectionChange(self._write_from, error, self._attempt))
+
     def _take_progress(self, revision: int, message: ingest_service_pb2.IngestProgress) -> None:
         if message.durable_sequence_number > self._progress.durable:
             self._attempt = 0
         self._credit = message.credit_count
-        while (
-            self._unacknowledged
-            and self._unacknowledged[0].sequence_number <= message.durable_sequence_number
-        ):
-            self._unacknowledged.popleft()
+        self._backlog.discard(message.durable_sequence_number)
         self._advance(
             sent=max(self._progress.sent, message.durable_sequence_number),
             durable=message.durable_sequence_number,

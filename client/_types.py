@@ -13,6 +13,7 @@ from streamdgp.v1 import common_pb2, ingest_service_pb2, scene_service_pb2
 from streamdgp.wire import config_from_proto, parse_scene_name, struct_to_dict
 
 __all__ = [
+    "ConnectionChange",
     "FrameRecord",
     "IngestStatus",
     "Progress",
@@ -74,11 +75,22 @@ class RevisionInfo:
     committed: datetime
     frame_count: int
     chart_count: int
+    tags: tuple[str, ...] = ()
+    """Names given to it, sorted."""
+    message: str = ""
+    """What the commit says about itself."""
 
     @classmethod
     def from_proto(cls, message: scene_service_pb2.Revision) -> RevisionInfo:
         """Build from the message."""
-        return cls(message.number, _time(message.commit_time), message.frame_count, message.chart_count)
+        return cls(
+            message.number,
+            _time(message.commit_time),
+            message.frame_count,
+            message.chart_count,
+            tuple(message.tags),
+            message.message,
+        )
 
 
 @dataclass(frozen=True)
@@ -127,6 +139,18 @@ class Progress:
     def lag(self) -> int:
         """Frames that are durable but not yet part of the surface."""
         return self.durable - self.applied
+
+
+@dataclass(frozen=True)
+class ConnectionChange:
+    """A stream's connection was opened or lost."""
+
+    next_sequence_number: int
+    """Frames are sent from this number on."""
+    error: StreamdgpError | None
+    """Why it was lost, or could not be opened; None: it is open."""
+    attempt: int
+    """Attempts since the last progress; 0: the first one of all succeeded."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from streamdgp.errors import NotFoundError, StorageError, StreamdgpError
 from streamdgp.store import AtlasStore, DirectoryLock, FrameLog
 from streamdgp_server.scene_files import SceneFile, scene_ids
 
-__all__ = ["SceneCheck", "check_data"]
+__all__ = ["SceneCheck", "check_data", "check_scene"]
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,8 @@ class SceneCheck:
     scene_id: str
     revisions: int = 0
     log_records: int = 0
+    schema: int = 0
+    """Of the newest revision; 0 before the first."""
     fault: str = ""
 
 
@@ -41,10 +43,11 @@ def check_data(data: Path, *, all_revisions: bool = False, repair: bool = False)
         raise NotFoundError(f"a data directory with scenes in {data}", "none", "Check the path.")
     with DirectoryLock(data):
         for scene_id in scene_ids(scenes):
-            yield _check_scene(scenes / scene_id, all_revisions=all_revisions, repair=repair)
+            yield check_scene(scenes / scene_id, all_revisions=all_revisions, repair=repair)
 
 
-def _check_scene(directory: Path, *, all_revisions: bool, repair: bool) -> SceneCheck:
+def check_scene(directory: Path, *, all_revisions: bool = False, repair: bool = False) -> SceneCheck:
+    """Check one scene, see :func:`check_data`; the caller holds the data directory."""
     try:
         SceneFile.read(directory)
         if repair:
@@ -56,9 +59,11 @@ def _check_scene(directory: Path, *, all_revisions: bool, repair: bool) -> Scene
         with FrameLog(directory / "log") as log:
             record_count, end, dropped = log.verify(), log.end_position, log.dropped_before
         store = AtlasStore.open(directory / "atlas", read_only=True)
-        latest = store.latest_revision
-        for info in store.revisions() if all_revisions else store.revisions()[-1:]:
-            position = int(store.read(info.revision).log_position["next"])
+        latest, schema = store.latest_revision, 0
+        everything = [*store.tagged_revisions(), *store.revisions()]
+        for info in everything if all_revisions else everything[-1:]:
+            stored = store.read(info.revision)
+            position, schema = int(stored.log_position["next"]), int(stored.state.metadata.get("schema", 0))
             if position > end:
                 raise StorageError(
                     f"a log of at least {position} records, which revision {info.revision} includes",
@@ -73,4 +78,4 @@ def _check_scene(directory: Path, *, all_revisions: bool, repair: bool) -> Scene
                 )
     except StreamdgpError as error:
         return SceneCheck(directory.name, fault=str(error))
-    return SceneCheck(directory.name, latest, record_count)
+    return SceneCheck(directory.name, latest, record_count, schema)

@@ -16,6 +16,7 @@ import google_crc32c
 
 from streamdgp.config import SceneConfig
 from streamdgp.errors import AlreadyExistsError, InvalidConfigError, StorageError
+from streamdgp.store import migrate_settings
 from streamdgp.store._durable import sync_directory
 
 __all__ = ["SceneFile", "create_scene", "remove_scene", "scene_ids", "sweep_unfinished"]
@@ -46,7 +47,8 @@ class SceneFile:
             if is_sealed and content["crc32c"] != _checksum(content):
                 raise ValueError("a wrong checksum")
             return cls(
-                SceneConfig.from_dict(content["config"]), datetime.datetime.fromisoformat(content["created"])
+                SceneConfig.from_dict(migrate_settings(content["config"])),
+                datetime.datetime.fromisoformat(content["created"]),
             )
         except (OSError, ValueError, KeyError, TypeError, InvalidConfigError) as error:
             raise StorageError(

@@ -1,26 +1,31 @@
-"""SceneService: create, describe, list and delete scenes; revisions and statistics."""
+"""SceneService: create, describe, list and delete scenes; revisions, tags and statistics."""
 
 from __future__ import annotations
 
 import asyncio
 import datetime
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, TypeVarTuple
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from streamdgp.config import SceneConfig
 from streamdgp.errors import NotFoundError, StorageError
+from streamdgp.store import RevisionInfo
 from streamdgp.surface import SurfaceSnapshot
 from streamdgp.v1 import common_pb2, scene_service_pb2, scene_service_pb2_grpc
 from streamdgp.wire import (
     check_name,
+    check_tag_name,
     config_from_proto,
     config_to_proto,
     dict_to_struct,
     parse_scene_name,
+    parse_tag_name,
     scene_resource_name,
+    tag_resource_name,
 )
 from streamdgp_server.handling import page_bounds, reports_errors
 from streamdgp_server.registry import SceneRegistry
@@ -29,6 +34,8 @@ from streamdgp_server.scene_engine import SceneEngine
 __all__ = ["SceneServicer"]
 
 _Context = grpc.aio.ServicerContext[Any, Any]
+_T = TypeVar("_T")
+_Ts = TypeVarTuple("_Ts")
 
 
 class SceneServicer(scene_service_pb2_grpc.SceneServiceServicer):
@@ -95,17 +102,53 @@ class SceneServicer(scene_service_pb2_grpc.SceneServiceServicer):
         )
         return scene_service_pb2.ListRevisionsResponse(
             header=_header(engine.published.revision),
-            revisions=[
-                scene_service_pb2.Revision(
-                    number=info.revision,
-                    commit_time=_timestamp(info.created),
-                    frame_count=info.frames,
-                    chart_count=info.charts,
-                )
-                for info in revisions[start:stop]
-            ],
+            revisions=[_revision(info) for info in revisions[start:stop]],
             next_page_token=token,
         )
+
+    @reports_errors
+    async def CreateTag(
+        self, request: scene_service_pb2.CreateTagRequest, context: _Context
+    ) -> scene_service_pb2.CreateTagResponse:
+        """Name a revision, durably."""
+        engine = await self._registry.get(parse_scene_name(request.scene))
+        tag = check_tag_name(request.tag_id)
+        # The store may be a commit ahead of what has been shown.
+        newest = engine.published.revision
+        number = request.revision or newest
+        if not 1 <= number <= newest:
+            raise NotFoundError(
+                f"a revision from 1 to {newest}" if newest else "a committed revision",
+                str(number) if newest else "none yet",
+                "List the revisions, or leave it out." if newest else "Send frames first.",
+            )
+        info = await self._in_io(engine.store.tag, tag, number)
+        return scene_service_pb2.CreateTagResponse(header=_header(info.revision), tag=_tag(engine, tag, info))
+
+    @reports_errors
+    async def ListTags(
+        self, request: scene_service_pb2.ListTagsRequest, context: _Context
+    ) -> scene_service_pb2.ListTagsResponse:
+        """List tags by name."""
+        engine = await self._registry.get(parse_scene_name(request.scene))
+        tags = sorted((tag, info) for info in engine.revisions() for tag in info.tags)
+        start, stop, token = page_bounds(
+            request.page_size, request.page_token, len(tags), default=100, maximum=1000
+        )
+        return scene_service_pb2.ListTagsResponse(
+            header=_header(engine.published.revision),
+            tags=[_tag(engine, tag, info) for tag, info in tags[start:stop]],
+            next_page_token=token,
+        )
+
+    @reports_errors
+    async def DeleteTag(
+        self, request: scene_service_pb2.DeleteTagRequest, context: _Context
+    ) -> scene_service_pb2.DeleteTagResponse:
+        """Take a name away."""
+        scene_id, tag = parse_tag_name(request.name)
+        engine = await self._registry.get(scene_id)
+        return scene_service_pb2.DeleteTagResponse(header=_header(await self._in_io(engine.store.untag, tag)))
 
     @reports_errors
     async def GetSceneStatistics(
@@ -114,12 +157,10 @@ class SceneServicer(scene_service_pb2_grpc.SceneServiceServicer):
         """Count and measure one revision."""
         engine = await self._registry.get(parse_scene_name(request.scene))
         loop = asyncio.get_running_loop()
-        seen = await loop.run_in_executor(self._registry.mesh_executor, engine.revision_at, request.revision)
-        directory = engine.log.directory
-        log_bytes = await loop.run_in_executor(self._registry.io_executor, _directory_bytes, directory)
-        atlas_bytes = await loop.run_in_executor(
-            self._registry.io_executor, _directory_bytes, engine.store.path
-        )
+        revision = engine.named_revision(request.revision, request.revision_tag)
+        seen = await loop.run_in_executor(self._registry.mesh_executor, engine.revision_at, revision)
+        log_bytes = await self._in_io(_directory_bytes, engine.log.directory)
+        atlas_bytes = await self._in_io(_directory_bytes, engine.store.path)
         return scene_service_pb2.GetSceneStatisticsResponse(
             header=_header(seen.revision),
             statistics=scene_service_pb2.SceneStatistics(
@@ -134,6 +175,11 @@ class SceneServicer(scene_service_pb2_grpc.SceneServiceServicer):
             ),
         )
 
+    async def _in_io(self, function: Callable[[*_Ts], _T], *arguments: *_Ts) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(
+            self._registry.io_executor, function, *arguments
+        )
+
 
 def _header(revision: int) -> common_pb2.ResponseHeader:
     return common_pb2.ResponseHeader(revision=revision)
@@ -143,6 +189,21 @@ def _timestamp(moment: datetime.datetime) -> Timestamp:
     timestamp = Timestamp()
     timestamp.FromDatetime(moment)
     return timestamp
+
+
+def _revision(info: RevisionInfo) -> scene_service_pb2.Revision:
+    return scene_service_pb2.Revision(
+        number=info.revision,
+        commit_time=_timestamp(info.created),
+        frame_count=info.frames,
+        chart_count=info.charts,
+        tags=info.tags,
+        message=info.message,
+    )
+
+
+def _tag(engine: SceneEngine, tag: str, info: RevisionInfo) -> scene_service_pb2.Tag:
+    return scene_service_pb2.Tag(name=tag_resource_name(engine.scene_id, tag), revision=_revision(info))
 
 
 def _describe(engine: SceneEngine) -> scene_service_pb2.Scene:

@@ -79,7 +79,8 @@ class SurfaceServicer(surface_service_pb2_grpc.SurfaceServiceServicer):
         query = MeshQuery.parse(request)
         loop = asyncio.get_running_loop()
         engine = await self._registry.get(parse_scene_name(request.scene))
-        seen = await loop.run_in_executor(self._executor, engine.revision_at, request.revision)
+        revision = engine.named_revision(request.revision, request.revision_tag)
+        seen = await loop.run_in_executor(self._executor, engine.revision_at, revision)
         header = common_pb2.ResponseHeader(revision=seen.revision)
         resolution_m = query.resolution_m or seen.surface.resolution_m or 0.0
         if seen.surface.chart_count:
@@ -95,6 +96,7 @@ class SurfaceServicer(surface_service_pb2_grpc.SurfaceServiceServicer):
                 # Only while tiles are made: a client that reads slowly must not hold up fitting.
                 with self._registry.priority.query():
                     batch = await loop.run_in_executor(self._executor, _next_batch, messages)
+                    await loop.run_in_executor(self._executor, engine.relieve_memory)
                 if not batch:
                     break
                 for message in batch:

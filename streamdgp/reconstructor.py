@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from streamdgp.atlas.addressed import AddressedArrays
 from streamdgp.atlas.atlas import Atlas
 from streamdgp.atlas.changes import AtlasChanges, AtlasState, TableChange
 from streamdgp.config import SceneConfig
@@ -27,6 +26,7 @@ from streamdgp.fitting.regimes import make_regime
 from streamdgp.fitting.types import Regime
 from streamdgp.frames.orient import OrientedPoints, orient
 from streamdgp.frames.types import Frame, FrameReport
+from streamdgp.memory import ArrayMemory, HeapMemory
 from streamdgp.parts import cores, in_parts
 from streamdgp.sampling.anchors import place_anchors
 from streamdgp.scale import resolve_scale
@@ -52,15 +52,16 @@ class _Patches:
 class _Map:
     """What exists once the scale of the scene is known: evidence, atlas, regime."""
 
-    def __init__(self, config: SceneConfig, device: torch.device) -> None:
+    def __init__(self, config: SceneConfig, device: torch.device, memory: ArrayMemory) -> None:
         assert config.anchor_radius_m is not None
         assert config.evidence_voxel_m is not None
         self.config = config
         self.regime: Regime = make_regime(config, device)
-        self.evidence = SurfelMap(config.evidence_voxel_m, config.evidence)
+        self.memory = memory
+        self.evidence = SurfelMap(config.evidence_voxel_m, config.evidence, memory)
         self.scale_m = config.neighbourhood_ratio * config.anchor_radius_m
         self.min_cos = float(np.cos(np.deg2rad(config.normal_angle_deg)))
-        self.atlas = Atlas(config.anchor_radius_m, self.scale_m, self.regime.parameter_count)
+        self.atlas = Atlas(config.anchor_radius_m, self.scale_m, self.regime.parameter_count, memory)
         self.changed_surfels: list[npt.NDArray[np.int64]] = []
         self.changed_charts: list[npt.NDArray[np.int64]] = []
         self.committed_views = 0
@@ -75,11 +76,19 @@ class Reconstructor:
         Settings of the scene; automatic lengths are chosen from the first frame with points.
     device
         Where charts are fitted: "cpu" or a CUDA device.
+    memory
+        Where the map's arrays live: on the heap, or under a budget (``streamdgp.memory``), the same map.
     """
 
-    def __init__(self, config: SceneConfig | None = None, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        config: SceneConfig | None = None,
+        device: torch.device | str = "cpu",
+        memory: ArrayMemory | None = None,
+    ) -> None:
         self.config = config or SceneConfig()
         self.device = torch.device(device)
+        self._memory = memory or HeapMemory()
         self.frame_count = 0
         self._map: _Map | None = None
 
@@ -106,6 +115,12 @@ class Reconstructor:
         clock = _Clock()
         points = frame if isinstance(frame, OrientedPoints) else self.prepare(frame)
         clock.lap("orient")
+        with self._memory.writing():
+            report = self._integrate(points, clock)
+        self._memory.relieve()
+        return report
+
+    def _integrate(self, points: OrientedPoints, clock: _Clock) -> FrameReport:
         index = self.frame_count
         if not len(points):
             self.frame_count += 1
@@ -129,6 +144,10 @@ class Reconstructor:
         clock.lap("fit")
         make_consistent(m.atlas, m.regime, dirty, m.config.consistency)
         clock.lap("consistency")
+        if m.memory.is_limited:
+            m.memory.touch("surfels", touched.index)
+            m.memory.touch("blocks", m.evidence.blocks_of(touched.index))
+            m.memory.touch("charts", seen)
         m.changed_surfels.append(touched.index)
         m.changed_charts.append(np.concatenate([seen, opened]))
         return FrameReport(
@@ -158,17 +177,17 @@ class Reconstructor:
         """An immutable view of the surface as of now; cheap, usable from any thread."""
         surface = self.config.surface
         if self._map is None:
-            empty = np.zeros((0, 3))
+            empty, none = np.zeros((0, 3)), HeapMemory().array_list("none", ())
             return SurfaceSnapshot(
-                empty, np.zeros((0, 3, 3)), np.zeros(0), np.zeros(0, np.int64), AddressedArrays(),
-                AddressedArrays(),
+                empty, np.zeros((0, 3, 3)), np.zeros(0), np.zeros(0, np.int64), none, none,
                 self.config.resolution_m, surface.blend_radius, surface.tile_cells,
             )  # fmt: skip
         atlas = self._map.atlas
         return SurfaceSnapshot(
-            anchor_m=atlas.column("anchor").copy(),
-            rotation=atlas.column("rotation").copy(),
-            scale_m=np.full(len(atlas), atlas.scale_m),
+            # Written once, when a chart is made.
+            anchor_m=atlas.column("anchor"),
+            rotation=atlas.column("rotation"),
+            scale_m=np.broadcast_to(np.float64(atlas.scale_m), len(atlas)),
             version=atlas.column("version").astype(np.int64),
             rasters=atlas.rasters.held(),
             supports=atlas.supports.held(),
@@ -182,7 +201,7 @@ class Reconstructor:
     def _map_for(self, points: Any) -> _Map:  # noqa: ANN401
         if self._map is None:
             config = resolve_scale(self.config, points)
-            m = _Map(config, self.device)
+            m = _Map(config, self.device, self._memory)
             m.evidence.check_reach(points)
             self.config, self._map = config, m
         return self._map
@@ -324,7 +343,12 @@ class Reconstructor:
             self._map.committed_views = len(self._map.evidence.view_cells)
 
     @classmethod
-    def restore(cls, state: AtlasState, device: torch.device | str = "cpu") -> Reconstructor:
+    def restore(
+        cls,
+        state: AtlasState,
+        device: torch.device | str = "cpu",
+        memory: ArrayMemory | None = None,
+    ) -> Reconstructor:
         """Continue from a committed state: the next frame gives the same bits as without the restart.
 
         Raises
@@ -337,11 +361,15 @@ class Reconstructor:
             raise StorageError(
                 f"an atlas of schema {_SCHEMA}", f"schema {schema}", "Use the version that wrote it."
             )
-        self = cls(SceneConfig.from_dict(state.metadata["config"]), device)
+        self = cls(SceneConfig.from_dict(state.metadata["config"]), device, memory)
         self.frame_count = int(state.metadata["frame_count"])
-        if not state.metadata["has_map"]:
-            return self
-        m = _Map(self.config, self.device)
+        if state.metadata["has_map"]:
+            with self._memory.writing():
+                self._map = self._restored_map(state)
+        return self
+
+    def _restored_map(self, state: AtlasState) -> _Map:
+        m = _Map(self.config, self.device, self._memory)
         for name, values in m.regime.shared_arrays().items():
             if not np.array_equal(values, state.arrays[name]):
                 raise StorageError(
@@ -355,13 +383,16 @@ class Reconstructor:
             state.tables["surfels"],
             state.tables["blocks"]["passes"],
             state.tables["views"]["cell"],
+            self._memory,
         )
-        m.atlas = Atlas.restore(m.atlas.radius_m, m.scale_m, state.tables["charts"])
-        parameters = torch.from_numpy(m.atlas.parameters(np.arange(len(m.atlas)))).to(self.device)
-        for chart, raster in enumerate(rasters_of(m.regime, parameters)):
-            m.atlas.rasters[chart] = raster
-        self._map = m
-        return self
+        m.atlas = Atlas.restore(
+            m.atlas.radius_m,
+            m.scale_m,
+            state.tables["charts"],
+            lambda parameters: rasters_of(m.regime, torch.from_numpy(parameters).to(self.device)),
+            self._memory,
+        )
+        return m
 
 
 class _Clock:

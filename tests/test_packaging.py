@@ -30,6 +30,7 @@ EXPORTS = {
     "streamdgp_client": [
         "AsyncClient",
         "Client",
+        "ConnectionChange",
         "FrameRecord",
         "FrameStream",
         "IngestStatus",

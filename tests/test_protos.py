@@ -62,6 +62,7 @@ def test_calls_have_requests_and_responses_of_their_own_name() -> None:
     calls = [method for service in services for method in service.methods]
     assert {call.name for call in calls} == {
         *("CreateScene", "GetScene", "ListScenes", "DeleteScene", "ListRevisions", "GetSceneStatistics"),
+        *("CreateTag", "ListTags", "DeleteTag"),
         *("Ingest", "GetIngestStatus", "GetMesh", "WatchSurface", "Query"),
     }
     for call in calls:
@@ -110,7 +111,7 @@ def test_field_numbers_are_pinned() -> None:
         "IngestOpen": "scene producer_id epoch create_if_missing config",
         "IngestProgress": "durable_sequence_number applied_sequence_number credit_count",
         "FramePart": "sequence_number offset total_bytes data crc32c",
-        "GetMeshRequest": "scene region resolution_m revision known_tiles",
+        "GetMeshRequest": "scene region resolution_m revision known_tiles revision_tag",
         "MeshTile": "id origin_m vertices normals triangles vertex_keys",
     }
     by_name = {message.name: message for message in messages()}

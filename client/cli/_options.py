@@ -6,7 +6,23 @@ import click
 
 from streamdgp_client._async_client import DEFAULT_SERVER
 
-__all__ = ["scene_option", "server_option"]
+__all__ = ["Revision", "scene_option", "server_option"]
+
+
+class Revision(click.ParamType[int | str]):
+    """A number from 1, or a tag."""
+
+    name = "N|TAG"
+
+    def convert(
+        self, value: int | str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | str:
+        if isinstance(value, int) or not value.lstrip("-").isdigit():
+            return value
+        if int(value) < 1:
+            self.fail(f"{value} is no revision: they count from 1.", param, ctx)
+        return int(value)
+
 
 server_option = click.option(
     "--server",

@@ -12,7 +12,7 @@ from streamdgp.errors import NotFoundError
 from streamdgp.meshes import check_mesh_path, write_mesh
 from streamdgp_client._async_client import AsyncClient
 from streamdgp_client._mesh import Mesh
-from streamdgp_client.cli._options import scene_option, server_option
+from streamdgp_client.cli._options import Revision, scene_option, server_option
 
 __all__ = ["query_mesh"]
 
@@ -44,9 +44,14 @@ class _RoiType(click.ParamType[_Roi]):
 )
 @click.option("--roi", type=_RoiType(), help="Only this box, metres.")
 @click.option("--resolution", type=float, metavar="M", help="Cell of the mesh. [default: that of the scene]")
-@click.option("--revision", type=click.IntRange(min=1), metavar="N", help="[default: the newest]")
+@click.option("--revision", type=Revision(), help="A number or a tag. [default: the newest]")
 def query_mesh(
-    scene: str, server: str, output: Path, roi: _Roi | None, resolution: float | None, revision: int | None
+    scene: str,
+    server: str,
+    output: Path,
+    roi: _Roi | None,
+    resolution: float | None,
+    revision: int | str | None,
 ) -> None:
     """Write the mesh of a scene, of one revision, at any moment, also while frames come in.
 
@@ -57,6 +62,7 @@ def query_mesh(
       streamdgp-client query-mesh --scene kitchen -o kitchen.ply
       streamdgp-client query-mesh --scene kitchen -o table.glb --roi=-1,-1,0,1,1,2 --resolution 0.005
       streamdgp-client query-mesh --scene kitchen -o before.ply --revision 12
+      streamdgp-client query-mesh --scene kitchen -o before.ply --revision before-lunch
     """
     check_mesh_path(output)
     mesh = asyncio.run(_query(server, scene, roi, resolution, revision))
@@ -74,7 +80,7 @@ def query_mesh(
 
 
 async def _query(
-    server: str, scene: str, roi: _Roi | None, resolution: float | None, revision: int | None
+    server: str, scene: str, roi: _Roi | None, resolution: float | None, revision: int | str | None
 ) -> Mesh:
     bars = progress_bar()
     bars.live.transient = True

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from streamdgp.atlas.addressed import AddressedArrays
 from streamdgp.atlas.free_cells import count_passes, inherit_passes
 from streamdgp.atlas.support import closed_cells, support_masks
 from streamdgp.evidence.free_space import farthest_per_tile
 from streamdgp.evidence.patches import DIRTY_CELLS, SUPPORT_CELLS
 from streamdgp.evidence.precision import rounded
 from streamdgp.evidence.surfels import SurfelMap
+from streamdgp.fitting.raster import RASTER
 from streamdgp.frames.view import SensorView
+from streamdgp.memory import ArrayMemory, HeapMemory
 from streamdgp.parts import in_parts
-from streamdgp.sampling.anchors import insert_chart
+from streamdgp.sampling.anchors import insert_charts
 
 __all__ = ["NORMAL_STEPS", "Atlas", "tangent_frames"]
 
@@ -61,7 +62,9 @@ class Atlas:
     version, created, fits int32.
     """
 
-    def __init__(self, radius_m: float, scale_m: float, parameter_count: int) -> None:
+    def __init__(
+        self, radius_m: float, scale_m: float, parameter_count: int, memory: ArrayMemory | None = None
+    ) -> None:
         self.radius_m = radius_m
         self.scale_m = scale_m
         self.columns: dict[str, npt.NDArray[Any]] = {
@@ -81,8 +84,9 @@ class Atlas:
             "created": np.zeros(0, np.int32),
             "fits": np.zeros(0, np.int32),
         }
-        self.rasters = AddressedArrays()
-        self.supports = AddressedArrays()
+        self._memory = memory or HeapMemory()
+        self.rasters = self._memory.array_list("charts/raster", (RASTER, RASTER, 3))
+        self.supports = self._memory.array_list("charts/shown", (SUPPORT_CELLS, SUPPORT_CELLS))
         self._count = 0
         self.grid = self._empty_grid(256)
         self._reserve(256)
@@ -111,12 +115,9 @@ class Atlas:
 
     def _reserve(self, capacity: int) -> None:
         for name, values in self.columns.items():
-            grown = np.zeros((capacity, *values.shape[1:]), values.dtype)
-            grown[: self._count] = values[: self._count]
-            self.columns[name] = grown
+            self.columns[name] = self._memory.grown(f"charts/{name}", values, capacity)
         self.grid = self._empty_grid(capacity)
-        for chart in range(self._count):
-            insert_chart(chart, self.columns["anchor"], self.scale_m, self.grid)
+        insert_charts(self._count, self.columns["anchor"], self.scale_m, self.grid)
 
     def grow(self) -> None:
         """Double the capacity."""
@@ -127,8 +128,8 @@ class Atlas:
         new = np.arange(self._count, count)
         self._count = count
         self.columns["created"][new] = frame_index
-        self.rasters.extend([np.zeros((0,), np.float32)] * len(new))
-        self.supports.extend([np.zeros((0,), np.float32)] * len(new))
+        self.rasters.extend_empty(len(new))
+        self.supports.extend_empty(len(new))
         return new
 
     def face(self, charts: npt.NDArray[np.int64], normals: npt.NDArray[np.float64]) -> None:
@@ -225,8 +226,7 @@ class Atlas:
 
     def _publish_support(self, charts: npt.NDArray[np.int64]) -> None:
         shown = self.columns["support"][charts].astype(np.float32) / np.float32(255)
-        for row, chart in enumerate(charts):
-            self.supports[chart] = shown[row]
+        self.supports.put(charts, list(shown))
 
     def store_weights(
         self,
@@ -239,26 +239,33 @@ class Atlas:
         The rasters are taken over: the caller must not write to them any more.
         """
         self.columns["parameters"][charts] = parameters
-        for row, chart in enumerate(charts):
-            self.rasters[chart] = rasters[row]
+        self.rasters.put(charts, rasters)
 
     @classmethod
-    def restore(cls, radius_m: float, scale_m: float, columns: dict[str, npt.NDArray[Any]]) -> Atlas:
-        """Rebuild from stored columns (rasters are to be filled in by the caller)."""
+    def restore(
+        cls,
+        radius_m: float,
+        scale_m: float,
+        columns: dict[str, npt.NDArray[Any]],
+        make_rasters: Callable[[npt.NDArray[np.float32]], Sequence[npt.NDArray[np.float32]]],
+        memory: ArrayMemory | None = None,
+    ) -> Atlas:
+        """Rebuild from stored columns; ``make_rasters`` gives the rasters of weights (K, P)."""
         count, parameter_count = columns["parameters"].shape
-        atlas = cls(radius_m, scale_m, parameter_count)
+        atlas = cls(radius_m, scale_m, parameter_count, memory)
         capacity = 256
         while capacity <= count:
             capacity *= 2
+        atlas._reserve(capacity)
         atlas._count = count
-        for name, values in (columns | {"rotation": _frames_of(columns["normal"])}).items():
-            grown = np.zeros((capacity, *values.shape[1:]), values.dtype)
-            grown[:count] = values
-            atlas.columns[name] = grown
-        atlas.grid = cls._empty_grid(capacity)
-        for chart in range(count):
-            insert_chart(chart, atlas.columns["anchor"], scale_m, atlas.grid)
-        atlas.rasters.extend([np.zeros((0,), np.float32)] * count)
-        atlas.supports.extend([np.zeros((0,), np.float32)] * count)
-        atlas._publish_support(np.arange(count))
+        atlas.rasters.extend_empty(count)
+        atlas.supports.extend_empty(count)
+        for part in atlas._memory.slices(count):
+            charts = np.arange(part.start, part.stop)
+            for name, values in columns.items():
+                atlas.columns[name][part] = values[part]
+            atlas.columns["rotation"][part] = _frames_of(atlas.columns["normal"][part])
+            atlas.rasters.put(charts, make_rasters(atlas.parameters(charts)))
+            atlas._publish_support(charts)
+        insert_charts(count, atlas.columns["anchor"], scale_m, atlas.grid)
         return atlas

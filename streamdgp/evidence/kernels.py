@@ -30,6 +30,7 @@ __all__ = [
     "hash_insert",
     "insert_existing",
     "into_voxels",
+    "mark_blocks",
     "rehash",
 ]
 
@@ -90,16 +91,18 @@ def block_of(i: int) -> int:
 
 @njit(cache=True, nogil=True)
 def insert_existing(
-    count: int, keys: Any, chain: Any, table: Any, block_keys: Any, cells: Any, blocks: int
+    begin: int, end: int, keys: Any, chain: Any, table: Any, block_keys: Any, cells: Any, blocks: int
 ) -> int:
-    """Rebuild the block index for stored surfels in their order; return the number of blocks."""
-    for s in range(count):
+    """Enter stored surfels into the block index, in their order; return the number of blocks."""
+    for s in range(begin, end):
         x, y, z = keys[s, 0], keys[s, 1], keys[s, 2]
         bx, by, bz = block_of(x), block_of(y), block_of(z)
         b = find_block(bx, by, bz, table, block_keys)
         if b < 0:
             b = blocks
             block_keys[b, 0], block_keys[b, 1], block_keys[b, 2] = bx, by, bz
+            for k in range(512):
+                cells[b, k] = -1
             hash_insert(b, table, block_keys)
             blocks += 1
         cell = ((x & 7) * 8 + (y & 7)) * 8 + (z & 7)
@@ -109,6 +112,14 @@ def insert_existing(
         else:
             chain[cells[b, cell]] = s
     return blocks
+
+
+@njit(cache=True, nogil=True)
+def mark_blocks(surfels: Any, keys: Any, table: Any, block_keys: Any, is_met: Any) -> None:
+    """Set ``is_met`` (blocks,) for the blocks that surfels (K,) lie in."""
+    for s in surfels:
+        x, y, z = block_of(keys[s, 0]), block_of(keys[s, 1]), block_of(keys[s, 2])
+        is_met[find_block(x, y, z, table, block_keys)] = True
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -15,6 +15,7 @@ from streamdgp.evidence.free_space import carve, farthest_per_tile
 from streamdgp.evidence.precision import OFFSET_STEP_VOX
 from streamdgp.frames.noise import normal_variance_m2
 from streamdgp.frames.orient import OrientedPoints
+from streamdgp.memory import ArrayMemory, HeapMemory
 from streamdgp.parts import in_parts
 
 __all__ = ["FREE_MARGIN_VOX", "SurfelMap", "TouchedSurfels"]
@@ -35,6 +36,7 @@ _COLUMNS: dict[str, tuple[Any, tuple[int, ...]]] = {
 _VIEW_CELL_VOX = 25.0
 _MAX_VOXEL = 2**30
 _CELLS_PER_BLOCK = 64
+_VOXELS_PER_BLOCK = 512
 _MOST_VIEWS = 65535
 FREE_MARGIN_VOX = 3.0
 """How far in front of a return, beyond its noise, is not free space yet."""
@@ -57,20 +59,26 @@ class SurfelMap:
     never change.
     """
 
-    def __init__(self, voxel_size_m: float, config: EvidenceConfig) -> None:
+    def __init__(
+        self, voxel_size_m: float, config: EvidenceConfig, memory: ArrayMemory | None = None
+    ) -> None:
         self.voxel_size_m = voxel_size_m
         self._config = config
+        self._memory = memory or HeapMemory()
         self._counters = np.zeros(3, np.int64)
+        # Rows get their values when they are taken into use: room that nothing uses costs nothing.
         self.columns: dict[str, npt.NDArray[Any]] = {
-            name: np.zeros((1024, *shape), dtype) for name, (dtype, shape) in _COLUMNS.items()
+            name: np.zeros((0, *shape), dtype) for name, (dtype, shape) in _COLUMNS.items()
         }
-        self.chain = np.full(1024, -1, np.int32)
-        self._stamp = np.full(1024, -1, np.int64)
-        self.block_keys = np.zeros((64, 3), np.int32)
-        self.cells = np.full((64, 512), -1, np.int32)
-        self.passes = np.zeros((64, _CELLS_PER_BLOCK), np.uint8)
+        self.chain = np.zeros(0, np.int32)
+        self._stamp = np.zeros(0, np.int64)
+        self.block_keys = np.zeros((0, 3), np.int32)
+        self.cells = np.zeros((0, _VOXELS_PER_BLOCK), np.int32)
+        self.passes = np.zeros((0, _CELLS_PER_BLOCK), np.uint8)
         self._has_new_passes = np.zeros(64, np.uint8)
         self.table = np.full(256, -1, np.int32)
+        self._reserve_surfels(1024)
+        self._reserve_blocks(64)
         self._views: dict[tuple[int, int, int], int] = {}
 
     def __len__(self) -> int:
@@ -108,6 +116,12 @@ class SurfelMap:
             key + 0.5 + OFFSET_STEP_VOX * self.columns["offset"][index]
         ) * self.voxel_size_m
         return positions
+
+    def blocks_of(self, index: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Blocks (B,) that surfels lie in, ascending."""
+        is_met = np.zeros(self.block_count, np.bool_)
+        kernels.mark_blocks(index, self.columns["key"], self.table, self.block_keys, is_met)
+        return np.flatnonzero(is_met)
 
     def check_reach(self, points: OrientedPoints) -> None:
         """Raise InvalidFrameError if the points are too far from the world origin for this voxel size."""
@@ -209,18 +223,28 @@ class SurfelMap:
         """Double whichever buffer is full."""
         surfels, blocks = int(self._counters[0]), int(self._counters[1])
         if surfels >= len(self.chain):
-            for name, values in self.columns.items():
-                self.columns[name] = np.concatenate([values, np.zeros_like(values)])
-            self.chain = np.concatenate([self.chain, np.full_like(self.chain, -1)])
-            self._stamp = np.concatenate([self._stamp, np.full_like(self._stamp, -1)])
+            self._reserve_surfels(2 * len(self.chain))
         if blocks >= len(self.block_keys):
-            self.block_keys = np.concatenate([self.block_keys, np.zeros_like(self.block_keys)])
-            self.cells = np.concatenate([self.cells, np.full_like(self.cells, -1)])
-            self.passes = np.concatenate([self.passes, np.zeros_like(self.passes)])
-            self._has_new_passes = np.concatenate([self._has_new_passes, np.zeros_like(self._has_new_passes)])
+            self._reserve_blocks(2 * len(self.block_keys))
         if 2 * blocks >= len(self.table):
             self.table = np.full(4 * len(self.table), -1, np.int32)
             kernels.rehash(blocks, self.table, self.block_keys)
+
+    def _reserve_surfels(self, rows: int) -> None:
+        grown = self._memory.grown
+        for name, values in self.columns.items():
+            self.columns[name] = grown(f"surfels/{name}", values, rows)
+        self.chain = grown("surfels/chain", self.chain, rows)
+        self._stamp = grown("surfels/stamp", self._stamp, rows)
+
+    def _reserve_blocks(self, rows: int) -> None:
+        grown = self._memory.grown
+        self.block_keys = grown("blocks/key", self.block_keys, rows)
+        self.cells = grown("blocks/cells", self.cells, rows)
+        self.passes = grown("blocks/passes", self.passes, rows)
+        self._has_new_passes = np.concatenate(
+            [self._has_new_passes, np.zeros(rows - len(self._has_new_passes), np.uint8)]
+        )
 
     @classmethod
     def restore(
@@ -230,33 +254,34 @@ class SurfelMap:
         columns: dict[str, npt.NDArray[Any]],
         passes: npt.NDArray[np.uint8],
         view_cells: npt.NDArray[np.int32],
+        memory: ArrayMemory | None = None,
     ) -> SurfelMap:
         """Rebuild from stored columns: the same numbers, the same bits."""
-        surfels = cls(voxel_size_m, config)
-        n = len(columns["key"])
-        capacity = 1024
-        while capacity <= n:
-            capacity *= 2
-        for name, (dtype, shape) in _COLUMNS.items():
-            values = np.zeros((capacity, *shape), dtype)
-            values[:n] = columns[name]
-            surfels.columns[name] = values
-        surfels.chain = np.full(capacity, -1, np.int32)
-        surfels._stamp = np.full(capacity, -1, np.int64)
-        blocks = len(np.unique(columns["key"] >> 3, axis=0)) if n else 0
-        size = 64
-        while size <= blocks:
-            size *= 2
-        surfels.block_keys = np.zeros((size, 3), np.int32)
-        surfels.cells = np.full((size, 512), -1, np.int32)
-        surfels.passes = np.zeros((size, _CELLS_PER_BLOCK), np.uint8)
-        surfels.passes[: len(passes)] = passes
-        surfels._has_new_passes = np.zeros(size, np.uint8)
-        surfels.table = np.full(4 * size, -1, np.int32)
-        found = kernels.insert_existing(
-            n, surfels.columns["key"], surfels.chain, surfels.table, surfels.block_keys, surfels.cells, 0
-        )
-        surfels._counters[:] = (n, found, 0)
+        surfels = cls(voxel_size_m, config, memory)
+        n, blocks = len(columns["key"]), len(passes)
+        surfels._reserve_surfels(_capacity(1024, n))
+        surfels._reserve_blocks(_capacity(64, blocks))
+        surfels.table = np.full(4 * _capacity(64, blocks), -1, np.int32)
+        for part in surfels._memory.slices(n):
+            for name in _COLUMNS:
+                surfels.columns[name][part] = columns[name][part]
+            surfels._counters[:] = (
+                part.stop,
+                kernels.insert_existing(
+                    part.start, part.stop, surfels.columns["key"], surfels.chain, surfels.table,
+                    surfels.block_keys, surfels.cells, surfels.block_count,
+                ),
+                0,
+            )  # fmt: skip
+        for part in surfels._memory.slices(blocks):
+            surfels.passes[part] = passes[part]
         for number, (x, y, z) in enumerate(view_cells.tolist()):
             surfels._views[x, y, z] = number % _MOST_VIEWS + 1
         return surfels
+
+
+def _capacity(least: int, rows: int) -> int:
+    """The first of ``least``, twice that, ... that holds more than these rows."""
+    while least <= rows:
+        least *= 2
+    return least

@@ -3,7 +3,7 @@
 Charts' rasters are separate arrays, replaced as a whole, so that snapshots can hold the old ones. A
 kernel over thousands of charts would have to copy them together first, under the interpreter's
 lock; it takes their addresses instead. The caller keeps the arrays alive during the call
-(``streamdgp.atlas.addressed``).
+(``streamdgp.memory``).
 """
 
 from __future__ import annotations

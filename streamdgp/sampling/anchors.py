@@ -16,7 +16,14 @@ from streamdgp.evidence.kernels import block_of, find_block, hash_insert
 from streamdgp.evidence.patches import LEAST_NORMAL
 from streamdgp.evidence.precision import NORMAL_STEP, OFFSET_STEP_VOX
 
-__all__ = ["insert_chart", "place_anchors"]
+__all__ = ["insert_chart", "insert_charts", "place_anchors"]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def insert_charts(count: int, anchor: Any, cell_m: float, grid: Any) -> None:
+    """Enter the first ``count`` charts into an empty anchor grid, in their order."""
+    for chart in range(count):
+        insert_chart(chart, anchor, cell_m, grid)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -6,8 +6,10 @@ described in ``docs/storage.md``.
 """
 
 from streamdgp.store._durable import DirectoryLock
+from streamdgp.store._migration import migrate, migrate_settings
+from streamdgp.store._reading import StoredRevision, UnknownSchemaError
 from streamdgp.store._records import LogRecord, RecordKind
-from streamdgp.store.atlas_store import AtlasStore, RevisionInfo, StagedCommit, StoredRevision
+from streamdgp.store.atlas_store import AtlasStore, RevisionInfo, StagedCommit
 from streamdgp.store.frame_log import FrameLog
 
 __all__ = [
@@ -19,4 +21,7 @@ __all__ = [
     "RevisionInfo",
     "StagedCommit",
     "StoredRevision",
+    "UnknownSchemaError",
+    "migrate",
+    "migrate_settings",
 ]

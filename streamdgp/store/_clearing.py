@@ -1,4 +1,4 @@
-"""Copies of snapshots while old ones expire.
+"""Clearing old revisions, with copies of the snapshots while they expire.
 
 Icechunk then writes the oldest snapshot that is kept anew, under its old name and without syncing it: a power
 cut may leave it empty, and with it the whole history. The copies are whole on disk before that, and are put
@@ -7,21 +7,48 @@ back when the store is opened.
 
 from __future__ import annotations
 
+import datetime
 import logging
 import shutil
 from pathlib import Path
 
-from streamdgp.store._durable import replace_durably, sync_filesystem
+import icechunk
 
-__all__ = ["forget_snapshots", "keep_snapshots", "restore_snapshots"]
+from streamdgp.store._durable import replace_durably, sync_filesystem
+from streamdgp.store._failpoints import reach
+
+__all__ = ["clear_before", "keep_snapshots", "restore_snapshots"]
 
 _LOGGER = logging.getLogger(__name__)
 _NAME = "snapshots.kept"
+# Nothing is being written meanwhile, and a clock that was set back must not make new what is old.
+_ANY_TIME = datetime.datetime(9999, 1, 1, tzinfo=datetime.UTC)
+
+
+def clear_before(repository: icechunk.Repository, directory: Path, branch: str, oldest_id: str) -> int:
+    """Delete what of a branch lies before a snapshot and is not held by a tag; returns the bytes freed.
+
+    For the one writer, between commits; no reader may be at what goes. Raises OSError and IcechunkError.
+    """
+    snapshots = directory / "icechunk" / "snapshots"
+    written = {info.id: info.written_at for info in repository.ancestry(branch=branch)}
+    keep_snapshots(directory, snapshots)
+    reach("clear.expire")
+    # Times along a branch only grow: Icechunk refuses a commit that is older than its parent.
+    repository.expire_snapshots(older_than=written[oldest_id])
+    # What is kept must be whole on disk before anything is deleted.
+    sync_filesystem(directory)
+    _forget_snapshots(directory)
+    reach("clear.collect")
+    summary = repository.garbage_collect(_ANY_TIME)
+    reach("clear.sync")
+    sync_filesystem(directory)
+    return int(summary.bytes_deleted)
 
 
 def keep_snapshots(directory: Path, snapshots: Path) -> None:
     """Copy all snapshots (small files), and sync the copies; raises OSError."""
-    forget_snapshots(directory)
+    _forget_snapshots(directory)
     unfinished = directory / f"{_NAME}.tmp"
     shutil.copytree(snapshots, unfinished)
     sync_filesystem(directory)
@@ -36,10 +63,10 @@ def restore_snapshots(directory: Path, snapshots: Path) -> None:
         if target.exists() and not target.stat().st_size:
             _LOGGER.error("%s was not written to its end; its copy is put back", target)
             replace_durably(target, copy.read_bytes())
-    forget_snapshots(directory)
+    _forget_snapshots(directory)
 
 
-def forget_snapshots(directory: Path) -> None:
+def _forget_snapshots(directory: Path) -> None:
     """Delete the copies, if there are any; raises OSError."""
     for path in directory.glob(f"{_NAME}*"):
         shutil.rmtree(path)

@@ -25,6 +25,7 @@ from streamdgp.store._digests import (
     require_shape,
 )
 from streamdgp.store._durable import drop_cached
+from streamdgp.store._opening import reopened, repository_path
 from streamdgp.store._tables import StagedColumn
 
 __all__ = ["Contents", "UnreadableError", "entries_after", "read_back", "read_contents"]
@@ -123,9 +124,7 @@ def _check_pages(root: zarr.Group, where: str, sealed: str, pages: Digests) -> N
                     raise DigestError(f"other values in page {page} than were written")
 
 
-def read_back(
-    repository: Path, since_s: float, snapshot_id: str, where: str, sealed: str, pages: Digests
-) -> None:
+def read_back(path: Path, since_s: float, snapshot_id: str, where: str, sealed: str, pages: Digests) -> None:
     """Read pages of a revision from disk, as far as the kernel allows not from its cache, and compare them.
 
     Parameters
@@ -143,10 +142,9 @@ def read_back(
         The attributes or a page cannot be read, or are not what was written.
     """
     with _naming(where):
-        drop_cached(repository, since_s)
+        drop_cached(repository_path(path), since_s)
         # Opened anew: the object that wrote them has some of them in memory.
-        storage = icechunk.local_filesystem_storage(str(repository))
-        session = icechunk.Repository.open(storage).readonly_session(snapshot_id=snapshot_id)
+        session = reopened(path).readonly_session(snapshot_id=snapshot_id)
         root = zarr.open_group(session.store, mode="r", zarr_format=3)
     _check_pages(root, where, sealed, pages)
 

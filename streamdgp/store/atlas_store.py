@@ -6,7 +6,7 @@ Layout of a revision (``docs/storage.md`` has the whole of it)::
     /tables/<table>/<column>  one array per column, chunked by pages of rows
     /arrays/<name>            small arrays, replaced whole
 
-Every array has the codecs bytes, zstd (level 1) and crc32c, and no shards.
+Every array has the codecs bytes, zstd and crc32c, and no shards.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import copy
 import datetime
 import logging
-import shutil
 import threading
 import time
 from dataclasses import dataclass
@@ -26,14 +25,25 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from streamdgp.atlas.changes import AtlasChanges, AtlasState
+from streamdgp.atlas.changes import AtlasChanges
 from streamdgp.errors import AlreadyExistsError, NotFoundError, StorageError
-from streamdgp.store._clearing import forget_snapshots, keep_snapshots, restore_snapshots
-from streamdgp.store._contents import UnreadableError, entries_after, read_back, read_contents
+from streamdgp.store._clearing import clear_before
+from streamdgp.store._clock import wait_until_after
+from streamdgp.store._contents import UnreadableError, entries_after, read_back
+from streamdgp.store._dating import ClockWatch, date_back_snapshots
 from streamdgp.store._digests import ArrayDigests, Digests, seal_commit
-from streamdgp.store._durable import DirectoryLock, sweep_unfinished_objects, sync_filesystem
+from streamdgp.store._durable import DirectoryLock, sync_filesystem
 from streamdgp.store._failpoints import reach
-from streamdgp.store._history import RevisionInfo, read_history
+from streamdgp.store._history import History, RevisionInfo
+from streamdgp.store._opening import (
+    BRANCH,
+    create_repository,
+    has_repository,
+    mend_repository,
+    open_repository,
+)
+from streamdgp.store._reading import SCHEMA_NAME, SCHEMA_VERSION, StoredRevision, damaged, read_revision
+from streamdgp.store._retention import oldest_within
 from streamdgp.store._tables import (
     Layout,
     StagedColumn,
@@ -42,27 +52,12 @@ from streamdgp.store._tables import (
     write_array,
     write_columns,
 )
-from streamdgp.store._tip import mend_branch, read_synced, write_synced
+from streamdgp.store._tags import add_tag, remove_tag
+from streamdgp.store._tip import write_synced
 
-__all__ = ["SCHEMA_NAME", "SCHEMA_VERSION", "AtlasStore", "RevisionInfo", "StagedCommit", "StoredRevision"]
+__all__ = ["AtlasStore", "RevisionInfo", "StagedCommit"]
 
-SCHEMA_NAME = "streamdgp-atlas"
-SCHEMA_VERSION = 2
-_READABLE_VERSIONS = (1, SCHEMA_VERSION)
-"""Version 1 had no digests."""
-_BRANCH = "main"
-_REPOSITORY = "icechunk"
 _LOGGER = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class StoredRevision:
-    """A revision as read back. ``log_position`` is what the committer passed, unchanged."""
-
-    revision: int
-    state: AtlasState
-    log_position: dict[str, Any]
-    created: datetime.datetime
 
 
 @dataclass(frozen=True)
@@ -79,6 +74,17 @@ class StagedCommit:
     charts: int
 
 
+@dataclass(frozen=True)
+class _Made:
+    """A commit that was written; pages are digests, of all and of those that it wrote anew."""
+
+    snapshot_id: str
+    pages: Digests
+    new_pages: Digests
+    entries: ArrayDigests
+    attributes_sha256: str
+
+
 class AtlasStore:
     """The committed revisions of one scene's atlas. One writer; any number of reading threads.
 
@@ -86,19 +92,25 @@ class AtlasStore:
     a commit is at revision 0, which cannot be read.
     """
 
-    def __init__(self, path: Path, repository: icechunk.Repository, lock: DirectoryLock | None) -> None:
+    def __init__(
+        self, path: Path, repository: icechunk.Repository, history: History, lock: DirectoryLock | None
+    ) -> None:
         self.path = path
         self._repository = repository
         self._lock = lock
         self._guard = threading.Lock()  # of the history
         self._reading = threading.Lock()  # of objects that clearing may delete
+        self._clearing = threading.Lock()  # what has a tag must not be cleared, nor what is cleared get one
         self._failed = False
         self._digests: Digests | None = None  # of the newest revision, once they are known
         self._entries: ArrayDigests = {}  # of its arrays
         self._unproven: dict[int, Digests] = {}  # pages by the revision that wrote them, not read back yet
         self._proven_s = time.time()
         self._layouts: dict[tuple[str, str], Layout] | None = None
-        self._history: list[RevisionInfo] = read_history(repository, _BRANCH, path)
+        self._history = history
+        self._committed_s: float | None = None
+        self.keep_for_s = 0.0
+        """:meth:`drop_before` leaves revisions that were the newest one within so many seconds."""
 
     @classmethod
     def create(cls, path: Path) -> Self:
@@ -113,24 +125,16 @@ class AtlasStore:
         """
         path = Path(path)
         lock = DirectoryLock(path)
-        if _exists(path):
+        if has_repository(path):
             lock.release()
             raise AlreadyExistsError(
                 f"no atlas in {path}", "one that exists", "Open it, or choose another path."
             )
         try:
-            # Under its name only when it is whole on disk: nothing else tells a half-made one.
-            unfinished = path / "icechunk.new"
-            shutil.rmtree(unfinished, ignore_errors=True)
-            new = icechunk.Repository.create(_storage(unfinished))
-            sync_filesystem(path)
-            write_synced(path, 0, new.lookup_branch(_BRANCH))
-            unfinished.rename(path / _REPOSITORY)
-            sync_filesystem(path)
-            return cls(path, icechunk.Repository.open(_storage(path / _REPOSITORY)), lock)
+            return cls(path, create_repository(path), History(), lock)
         except (icechunk.IcechunkError, OSError) as error:
             lock.release()
-            raise _damaged(path, "created", error) from error
+            raise damaged(path, "created", error) from error
 
     @classmethod
     def open(cls, path: Path, *, read_only: bool = False) -> Self:
@@ -146,54 +150,19 @@ class AtlasStore:
             The store is locked, damaged, or of a newer schema.
         """
         path = Path(path)
-        if not _exists(path):
+        if not has_repository(path):
             raise NotFoundError(f"an atlas in {path}", "none", "Create one, or check the path.")
         lock = None if read_only else DirectoryLock(path)
         try:
             if lock is not None:
-                sweep_unfinished_objects(path)
-                mend_branch(path, _BRANCH)
-                restore_snapshots(path, path / _REPOSITORY / "snapshots")
-            noted = read_synced(path)
-            repository = icechunk.Repository.open(_storage(path / _REPOSITORY))
-            try:
-                store = cls(path, repository, lock)
-            except (StorageError, icechunk.IcechunkError) as error:
-                if lock is None or not noted[1]:
-                    raise
-                _LOGGER.error(
-                    "%s in %s cannot be followed (%s); going back to the newest revision known to be whole",
-                    *(f"branch {_BRANCH}", path, str(error).strip().splitlines()[0]),
-                )
-                repository.reset_branch(_BRANCH, noted[1])
-                sync_filesystem(path)
-                store = cls(path, repository, lock)
-            if store._is_behind(noted):
-                if lock is None:
-                    raise StorageError(
-                        f"revision {noted[0]} of {path}, which was synced, on its branch",
-                        f"revision {store.latest_revision} as the newest",
-                        "Run streamdgp-server check --repair, or start the server.",
-                    )
-                _LOGGER.error(
-                    "branch %s in %s ends at revision %d; going on to the newest known to be whole, %d",
-                    *(_BRANCH, path, store.latest_revision, noted[0]),
-                )
-                repository.reset_branch(_BRANCH, noted[1])
-                sync_filesystem(path)
-                store = cls(path, repository, lock)
-            newest = repository.lookup_branch(_BRANCH)
-            if lock is not None and noted != (store.latest_revision, newest):
-                # Damaged, of an earlier version (which noted nothing), or the writer died before it noted.
-                sync_filesystem(path)
-                write_synced(path, store.latest_revision, newest)
-            return store
+                mend_repository(path)
+            return cls(path, *open_repository(path), lock)
         except StorageError:
             _release(lock)
             raise
         except (icechunk.IcechunkError, OSError) as error:
             _release(lock)
-            raise _damaged(path, "opened", error) from error
+            raise damaged(path, "opened", error) from error
 
     def close(self) -> None:
         """Release the lock; the object must not be used for commits afterwards."""
@@ -203,11 +172,85 @@ class AtlasStore:
     @property
     def latest_revision(self) -> int:
         """The newest revision; 0 before the first commit."""
-        return self._history[-1].revision if self._history else 0
+        recent = self._history.recent
+        return recent[-1].revision if recent else 0
 
     def revisions(self) -> list[RevisionInfo]:
-        """All revisions, oldest first."""
-        return list(self._history)
+        """The newest revisions, oldest first, without a gap. Older ones may be kept by their tags."""
+        return list(self._history.recent)
+
+    def tagged_revisions(self) -> list[RevisionInfo]:
+        """Revisions before those of :meth:`revisions`, kept because they have tags; oldest first."""
+        return list(self._history.tagged)
+
+    def tags(self) -> dict[str, int]:
+        """The revision of every tag."""
+        return dict(sorted(self._history.tags.items()))
+
+    def tag(self, name: str, revision: int | None = None) -> RevisionInfo:
+        """Give a revision (None: the newest) a name, durably; it is kept until the name is taken away.
+
+        The same name for the same revision again changes nothing. Any thread.
+
+        Raises
+        ------
+        NotFoundError
+            No such revision.
+        AlreadyExistsError
+            The name stands for another revision.
+        StorageError
+            The store is read-only, or the disk refused.
+        """
+        self._require_writable()
+        with self._clearing:
+            info = self._find(revision)
+            known = self._history.tags.get(name)
+            if known == info.revision:
+                return info
+            if known is not None:
+                raise AlreadyExistsError(
+                    f"no tag {name}",
+                    f"one of revision {known}",
+                    "Take it away first, or choose another name.",
+                )
+            try:
+                add_tag(self._repository, name, info.snapshot_id)
+                sync_filesystem(self.path)
+            except (icechunk.IcechunkError, OSError) as error:
+                raise damaged(self.path, f"given the tag {name}", error) from error
+            self._set_tags(self._history.tags | {name: info.revision})
+            return self._find(info.revision)
+
+    def untag(self, name: str) -> int:
+        """Take a name away, durably; returns the revision it stood for, which clearing may now delete.
+
+        Raises
+        ------
+        NotFoundError
+            There is no such tag.
+        StorageError
+            The store is read-only, or the disk refused.
+        """
+        self._require_writable()
+        with self._clearing:
+            revision = self.resolve_tag(name)
+            try:
+                remove_tag(self._repository, name)
+                sync_filesystem(self.path)
+            except (icechunk.IcechunkError, OSError) as error:
+                raise damaged(self.path, f"rid of the tag {name}", error) from error
+            self._set_tags({key: value for key, value in self._history.tags.items() if key != name})
+            return revision
+
+    def resolve_tag(self, name: str) -> int:
+        """The revision that a tag names; raises :class:`NotFoundError`."""
+        tags = self._history.tags
+        if name not in tags:
+            known = ", ".join(sorted(tags)[:10]) or "none"
+            raise NotFoundError(
+                f"a tag of {self.path.parent.name} (there are: {known})", name, "List the tags."
+            )
+        return tags[name]
 
     def commit(
         self,
@@ -256,22 +299,19 @@ class AtlasStore:
         StorageError
             The store is read-only or damaged.
         """
-        if self._lock is None:
-            raise StorageError(
-                "a store opened for writing", "one opened read-only or closed", "Open it again."
-            )
+        self._require_writable()
         if self._failed:
             raise StorageError(
                 "a store whose last commit ended well", "one that failed", "Restart the process."
             )
         if self._layouts is None:
             try:
-                session = self._repository.readonly_session(branch=_BRANCH)
+                session = self._repository.readonly_session(branch=BRANCH)
                 self._layouts = layouts_of(zarr.open_group(session.store, mode="r", zarr_format=3))
             except (FileNotFoundError, zarr.errors.GroupNotFoundError):
                 self._layouts = {}
             except (icechunk.IcechunkError, OSError, ValueError, KeyError) as error:
-                raise _damaged(self.path, "read (its layout)", error) from error
+                raise damaged(self.path, "read (its layout)", error) from error
         columns = [
             one for name, table in changes.tables.items() for one in stage_table(name, table, self._layouts)
         ]
@@ -301,56 +341,93 @@ class AtlasStore:
                 f"a commit staged as revision {revision}",
                 "Restart the process.",
             )
+        clock = ClockWatch()
+        try:
+            self._follow_clock()
+            tip = self._repository.lookup_branch(BRANCH)
+        except (icechunk.IcechunkError, OSError) as error:
+            raise damaged(self.path, f"given revision {revision}", error) from error
         created = datetime.datetime.now(datetime.UTC)
+        pause_s = None if self._committed_s is None else time.monotonic() - self._committed_s
         totals: dict[str, Any] = {
             "revision": revision,
             "created": created.isoformat(),
             "frames": staged.frames,
             "charts": staged.charts,
+            **({} if pause_s is None else {"pause_s": round(pause_s, 3)}),
         }
         message = staged.message or f"revision {revision}"
-        known = self._known_digests(staged)
         try:
-            session = self._repository.writable_session(_BRANCH)
-            root = zarr.open_group(session.store, mode="a", zarr_format=3)
-            # Pages are written as they are: looking for empty ones costs more than it saves.
-            with zarr.config.set({"array.write_empty_chunks": True}):
-                written = write_columns(root, staged.columns, known)
-                for name, array in staged.arrays.items():
-                    written |= write_array(root, name, array, known)
-            entries = entries_after(self._entries, staged.columns, staged.arrays, known | written)
-            attributes = {
-                "schema": SCHEMA_NAME,
-                "schema_version": SCHEMA_VERSION,
-                **totals,
-                "log_position": staged.log_position,
-                "metadata": staged.metadata,
-                "digests": entries,
-            }
-            root.attrs.put(attributes)
-            reach("commit.write")
-            facts = seal_commit(totals, attributes, message)
-            snapshot_id = session.commit(message, metadata=facts)
+            try:
+                made = self._commit(staged, totals, message)
+            except icechunk.IcechunkError:
+                # Icechunk takes no commit during which the clock was set; then nothing has happened.
+                if self._repository.lookup_branch(BRANCH) != tip:
+                    raise
+                if not self._follow_clock() and not clock.was_set():
+                    raise
+                made = self._commit(staged, totals, message)
             reach("commit.sync")
             sync_filesystem(self.path)
             reach("commit.synced")
-            write_synced(self.path, revision, snapshot_id)
+            write_synced(self.path, revision, made.snapshot_id)
         except (icechunk.IcechunkError, OSError, StorageError) as error:
             # Whether the branch moved is unknown: only opening the store again tells.
             self._failed = True
-            raise _damaged(self.path, f"given revision {revision}", error) from error
-        self._unproven[revision] = {key: page for key, page in written.items() if known.get(key) != page}
-        self._digests, self._entries = known | written, entries
+            raise damaged(self.path, f"given revision {revision}", error) from error
+        self._unproven[revision] = made.new_pages
+        self._digests, self._entries = made.pages, made.entries
         tables = {one.table for one in staged.columns}
         kept = {key: value for key, value in (self._layouts or {}).items() if key[0] not in tables}
         self._layouts = kept | {(one.table, one.column): one.layout for one in staged.columns}
+        self._committed_s = time.monotonic()
         info = RevisionInfo(
-            revision, created, staged.frames, staged.charts, snapshot_id, message, facts["attributes_sha256"]
+            *(revision, created, staged.frames, staged.charts, made.snapshot_id, message),
+            pause_s=pause_s,
+            attributes_sha256=made.attributes_sha256,
         )
         with self._guard:
-            self._history.append(info)
-        _LOGGER.debug("committed revision %d (%s)", revision, snapshot_id)
+            self._history = self._history.with_recent(info)
+        _LOGGER.debug("committed revision %d (%s)", revision, made.snapshot_id)
         return revision
+
+    def _commit(self, staged: StagedCommit, totals: dict[str, Any], message: str) -> _Made:
+        """Write a staged commit as a snapshot."""
+        known = self._known_digests(staged)
+        session = self._repository.writable_session(BRANCH)
+        root = zarr.open_group(session.store, mode="a", zarr_format=3)
+        # Pages are written as they are: looking for empty ones costs more than it saves.
+        with zarr.config.set({"array.write_empty_chunks": True}):
+            written = write_columns(root, staged.columns, known)
+            for name, array in staged.arrays.items():
+                written |= write_array(root, name, array, known)
+        entries = entries_after(self._entries, staged.columns, staged.arrays, known | written)
+        attributes = {
+            "schema": SCHEMA_NAME,
+            "schema_version": SCHEMA_VERSION,
+            **totals,
+            "log_position": staged.log_position,
+            "metadata": staged.metadata,
+            "digests": entries,
+        }
+        root.attrs.put(attributes)
+        reach("commit.write")
+        facts = seal_commit(totals, attributes, message)
+        snapshot_id = session.commit(message, metadata=facts)
+        new = {key: page for key, page in written.items() if known.get(key) != page}
+        return _Made(snapshot_id, known | written, new, entries, facts["attributes_sha256"])
+
+    def _follow_clock(self) -> bool:
+        """After the clock was set back: wait a moment, or date the snapshots back; whether they were."""
+        newest = next(iter(self._repository.ancestry(branch=BRANCH)))
+        try:
+            wait_until_after(newest.written_at)
+        except StorageError:
+            with self._clearing, self._reading:
+                date_back_snapshots(self._repository, BRANCH, self.path)
+                self._repository, _ = open_repository(self.path)
+            return True
+        return False
 
     def read(self, revision: int | None = None) -> StoredRevision:
         """Read a revision whole; None is the newest. The arrays are fresh copies.
@@ -364,32 +441,10 @@ class AtlasStore:
         """
         with self._reading:
             info = self._find(revision)
-            where = f"revision {info.revision}"
-            try:
-                session = self._repository.readonly_session(snapshot_id=info.snapshot_id)
-                root = zarr.open_group(session.store, mode="r", zarr_format=3)
-                _check_schema(self.path, dict(root.attrs.asdict()))
-                found = read_contents(root, where, info.attributes_sha256)
-                state = AtlasState(found.tables, found.arrays, dict(found.attributes["metadata"]))
-                position = dict(found.attributes["log_position"])
-            except UnreadableError as error:
-                raise _damaged(self.path, f"read ({error.where})", error.cause) from error
-            except (icechunk.IcechunkError, ValueError, KeyError, OSError, TypeError) as error:
-                raise _damaged(self.path, f"read ({where})", error) from error
+            stored, found = read_revision(self._repository, self.path, info)
             if self._digests is None and info.revision == self.latest_revision:
                 self._digests, self._entries = found.pages, found.known_entries()
-        return StoredRevision(info.revision, state, position, info.created)
-
-    def _is_behind(self, noted: tuple[int, str]) -> bool:
-        """Whether the branch has lost a revision that was noted as synced (and not the note its truth)."""
-        revision, snapshot_id = noted
-        if revision <= self.latest_revision or any(snapshot_id == one.snapshot_id for one in self._history):
-            return False
-        try:
-            facts = self._repository.lookup_snapshot(snapshot_id).metadata
-        except (icechunk.IcechunkError, ValueError):
-            return False
-        return bool(facts.get("revision") == revision)
+        return stored
 
     def _known_digests(self, staged: StagedCommit) -> Digests:
         """Digests of all pages of the newest revision, less those of columns that are written anew."""
@@ -410,8 +465,7 @@ class AtlasStore:
         StorageError
             A page is not what was written. What is written anew by later commits is looked at instead then.
         """
-        with self._guard:
-            history = list(self._history)
+        history = self._history.recent
         if not history:
             return 0
         info = history[-2:][0]
@@ -419,11 +473,10 @@ class AtlasStore:
         if unproven:
             pages = {key: page for number in sorted(unproven) for key, page in unproven[number].items()}
             started_s, where = time.time(), f"revision {info.revision}"
-            repository, sealed = self.path / _REPOSITORY, info.attributes_sha256
             try:
-                read_back(repository, self._proven_s, info.snapshot_id, where, sealed, pages)
+                read_back(self.path, self._proven_s, info.snapshot_id, where, info.attributes_sha256, pages)
             except UnreadableError as error:
-                raise _damaged(self.path, f"read back ({error.where})", error.cause) from error
+                raise damaged(self.path, f"read back ({error.where})", error.cause) from error
             for number in unproven:
                 del self._unproven[number]
             self._proven_s = started_s
@@ -439,21 +492,25 @@ class AtlasStore:
         StorageError
             There is none before, the store is read-only, or the disk refused.
         """
-        if self._lock is None or len(self._history) < 2:
+        recent = self._history.recent
+        if self._lock is None or len(recent) < 2:
             raise StorageError(
                 f"a store in {self.path} open for writing, with a revision before the newest",
-                f"{len(self._history)} revisions" if self._lock else "one opened read-only or closed",
+                f"{len(recent)} revisions" if self._lock else "one opened read-only or closed",
                 "Restore the directory from a copy.",
             )
-        before = self._history[-2]
+        before = recent[-2]
         try:
-            self._repository.reset_branch(_BRANCH, before.snapshot_id)
+            for name in recent[-1].tags:
+                _LOGGER.error("tag %s is taken away with revision %d", name, recent[-1].revision)
+                remove_tag(self._repository, name)
+            self._repository.reset_branch(BRANCH, before.snapshot_id)
             sync_filesystem(self.path)
             write_synced(self.path, before.revision, before.snapshot_id)
         except (icechunk.IcechunkError, OSError) as error:
-            raise _damaged(self.path, f"taken back to revision {before.revision}", error) from error
+            raise damaged(self.path, f"taken back to revision {before.revision}", error) from error
         with self._guard:
-            self._history.pop()
+            self._history = self._history.without_newest()
         self._digests, self._layouts = None, None
         self._unproven.clear()
         return before.revision
@@ -461,7 +518,8 @@ class AtlasStore:
     def drop_before(self, revision: int) -> int:
         """Delete the revisions before one, for good, and what only they held; returns the bytes freed.
 
-        Waits for readers of this object; a reader in another process may find its revision gone.
+        Revisions with tags stay, and so do those younger than ``keep_for_s``. Waits for readers of this
+        object; a reader in another process may find its revision gone.
 
         Raises
         ------
@@ -470,79 +528,50 @@ class AtlasStore:
         StorageError
             The store is read-only, or the disk refused.
         """
-        keep = self._find(revision)
-        if self._lock is None:
-            raise StorageError("a store opened for writing", "one opened read-only or closed", "Reopen it.")
-        if keep.revision == self._history[0].revision:
-            return 0
-        try:
-            self.prove()
-        except StorageError as error:
-            _LOGGER.error("%s. Older revisions are kept", error)
-            return 0
-        try:
-            with self._reading:
-                written = {info.id: info.written_at for info in self._repository.ancestry(branch=_BRANCH)}
-                with self._guard:
-                    self._history = [info for info in self._history if info.revision >= keep.revision]
-                keep_snapshots(self.path, self.path / _REPOSITORY / "snapshots")
-                reach("clear.expire")
-                self._repository.expire_snapshots(older_than=written[keep.snapshot_id])
-                # What is kept must be whole on disk before anything is deleted.
-                sync_filesystem(self.path)
-                forget_snapshots(self.path)
-                reach("clear.collect")
-                summary = self._repository.garbage_collect(datetime.datetime.now(datetime.UTC))
-                reach("clear.sync")
-                sync_filesystem(self.path)
-        except (icechunk.IcechunkError, OSError) as error:
-            raise _damaged(self.path, f"cleared of revisions before {revision}", error) from error
-        return int(summary.bytes_deleted)
+        self._require_writable()
+        with self._clearing:
+            recent, keep = self._history.recent, self._find(revision)
+            if self.keep_for_s:
+                young = oldest_within(recent, self.keep_for_s, self._since_newest_s())
+                keep = self._find(min(young, keep.revision))
+                # One by one they leave that age; clearing them one by one would cost more than it frees.
+                if keep.revision < recent[0].revision + len(recent) // 10:
+                    return 0
+            if keep.revision <= recent[0].revision:
+                return 0
+            try:
+                self.prove()
+            except StorageError as error:
+                _LOGGER.error("%s. Older revisions are kept", error)
+                return 0
+            try:
+                with self._reading:
+                    with self._guard:
+                        self._history = self._history.without_before(keep.revision)
+                    return clear_before(self._repository, self.path, BRANCH, keep.snapshot_id)
+            except (icechunk.IcechunkError, OSError) as error:
+                raise damaged(self.path, f"cleared of revisions before {revision}", error) from error
 
     def _find(self, revision: int | None) -> RevisionInfo:
+        return self._history.find(revision)
+
+    def _since_newest_s(self) -> float:
+        if self._committed_s is not None:
+            return time.monotonic() - self._committed_s
+        newest = self._history.recent[-1].created
+        return max(0.0, (datetime.datetime.now(datetime.UTC) - newest).total_seconds())
+
+    def _set_tags(self, tags: dict[str, int]) -> None:
         with self._guard:
-            history = list(self._history)
-        if not history:
-            raise NotFoundError("a committed revision", "none yet", "Send frames first.")
-        if revision is None:
-            return history[-1]
-        first, last = history[0].revision, history[-1].revision
-        if not first <= revision <= last:
-            raise NotFoundError(
-                f"a revision from {first} to {last}", str(revision), "List the revisions, or leave it out."
+            self._history = self._history.with_tags(tags)
+
+    def _require_writable(self) -> None:
+        if self._lock is None:
+            raise StorageError(
+                "a store opened for writing", "one opened read-only or closed", "Open it again."
             )
-        return history[revision - first]
-
-
-def _storage(path: Path) -> icechunk.Storage:
-    # Its warning about concurrent commits does not apply: the lock admits one committer.
-    icechunk.set_logs_filter("error")
-    return icechunk.local_filesystem_storage(str(path))
-
-
-def _exists(path: Path) -> bool:
-    return (path / _REPOSITORY / "refs").is_dir()
 
 
 def _release(lock: DirectoryLock | None) -> None:
     if lock is not None:
         lock.release()
-
-
-def _damaged(path: Path, action: str, error: Exception) -> StorageError:
-    cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return StorageError(
-        f"an atlas in {path} that can be {action}",
-        cause,
-        "Check the disk; restore the directory from a copy.",
-    )
-
-
-def _check_schema(path: Path, attributes: dict[str, Any]) -> None:
-    name, version = attributes.get("schema"), attributes.get("schema_version")
-    if name != SCHEMA_NAME or version not in _READABLE_VERSIONS:
-        raise StorageError(
-            f"schema {SCHEMA_NAME} version {SCHEMA_VERSION} in {path}",
-            f"{name} version {version}",
-            "Use the release that wrote it.",
-        )

@@ -148,10 +148,16 @@ class FrameLog:
     @property
     def kept_from(self) -> int:
         """From this position on, no payload has been dropped."""
-        for segment in self._segments:
-            if segment.has_frames:
-                return segment.first_position
-        return self._segments[-1].first_position
+        for record in reversed(self._metas):
+            if record.kind is RecordKind.DROPPED:
+                return record.position + 1
+        return self.first_position
+
+    def segments_without_payloads(self) -> Iterator[tuple[str, bytes]]:
+        """Name and content of each segment as it would be without the payloads of its frames."""
+        for segment in list(self._segments):
+            header = encode_segment_header(segment.first_position)
+            yield segment.path.name, header + b"".join(chunk for _, chunk in self._stripped(segment))
 
     @property
     def dropped_before(self) -> int:
@@ -196,14 +202,9 @@ class FrameLog:
         at = first - self.first_position
         stripped = _Segment(segment.path, -1, first)
         chunks = [encode_segment_header(first)]
-        for position in range(first, segment.end_position):
-            record = self._metas[at + position - first]
-            if record.kind is RecordKind.FRAME:
-                record = replace(record, kind=RecordKind.DROPPED)
-            else:
-                record = self._load(position)
-            chunks.append(encode_record(record, position))
-            stripped.add(record, len(chunks[-1]))
+        for record, chunk in self._stripped(segment):
+            chunks.append(chunk)
+            stripped.add(record, len(chunk))
         try:
             stripped.descriptor = os.open(
                 unfinished, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644
@@ -222,6 +223,16 @@ class FrameLog:
             if self._metas[index].kind is RecordKind.FRAME:
                 self._metas[index] = replace(self._metas[index], kind=RecordKind.DROPPED)
         return stripped
+
+    def _stripped(self, segment: _Segment) -> Iterator[tuple[LogRecord, bytes]]:
+        """The records of a segment and their bytes, frames without their payloads."""
+        for position in range(segment.first_position, segment.end_position):
+            record = self._metas[position - self.first_position]
+            if record.kind is RecordKind.FRAME:
+                record = replace(record, kind=RecordKind.DROPPED)
+            else:
+                record = self._load(position)
+            yield record, encode_record(record, position)
 
     def read(self, position: int) -> LogRecord:
         """One record with its payload, its checksum verified.

@@ -353,15 +353,23 @@ class Revision(google.protobuf.message.Message):
     COMMIT_TIME_FIELD_NUMBER: builtins.int
     FRAME_COUNT_FIELD_NUMBER: builtins.int
     CHART_COUNT_FIELD_NUMBER: builtins.int
+    TAGS_FIELD_NUMBER: builtins.int
+    MESSAGE_FIELD_NUMBER: builtins.int
     number: builtins.int
     """Its number, from 1."""
     frame_count: builtins.int
     """Frames that it includes."""
     chart_count: builtins.int
     """Its charts."""
+    message: builtins.str
+    """What the commit says about itself."""
     @property
     def commit_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it was committed."""
+
+    @property
+    def tags(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Names given to it (TAG of "scenes/NAME/tags/TAG"), sorted. Empty: none."""
 
     def __init__(
         self,
@@ -370,11 +378,187 @@ class Revision(google.protobuf.message.Message):
         commit_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         frame_count: builtins.int = ...,
         chart_count: builtins.int = ...,
+        tags: collections.abc.Iterable[builtins.str] | None = ...,
+        message: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["commit_time", b"commit_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["chart_count", b"chart_count", "commit_time", b"commit_time", "frame_count", b"frame_count", "number", b"number"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["chart_count", b"chart_count", "commit_time", b"commit_time", "frame_count", b"frame_count", "message", b"message", "number", b"number", "tags", b"tags"]) -> None: ...
 
 global___Revision = Revision
+
+@typing.final
+class Tag(google.protobuf.message.Message):
+    """A name for a revision."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    REVISION_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Resource name, "scenes/NAME/tags/TAG"."""
+    @property
+    def revision(self) -> global___Revision:
+        """The revision that it names."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        revision: global___Revision | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["revision", b"revision"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "revision", b"revision"]) -> None: ...
+
+global___Tag = Tag
+
+@typing.final
+class CreateTagRequest(google.protobuf.message.Message):
+    """Asks to give a revision a name."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SCENE_FIELD_NUMBER: builtins.int
+    TAG_ID_FIELD_NUMBER: builtins.int
+    REVISION_FIELD_NUMBER: builtins.int
+    scene: builtins.str
+    """Resource name of the scene. Required."""
+    tag_id: builtins.str
+    """The TAG part of the resource name: formed as a scene's NAME, and no number. Required."""
+    revision: builtins.int
+    """The revision. Zero: the newest."""
+    def __init__(
+        self,
+        *,
+        scene: builtins.str = ...,
+        tag_id: builtins.str = ...,
+        revision: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["revision", b"revision", "scene", b"scene", "tag_id", b"tag_id"]) -> None: ...
+
+global___CreateTagRequest = CreateTagRequest
+
+@typing.final
+class CreateTagResponse(google.protobuf.message.Message):
+    """A revision has the name."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: builtins.int
+    TAG_FIELD_NUMBER: builtins.int
+    @property
+    def header(self) -> streamdgp.v1.common_pb2.ResponseHeader:
+        """The revision that has been named."""
+
+    @property
+    def tag(self) -> global___Tag:
+        """The tag."""
+
+    def __init__(
+        self,
+        *,
+        header: streamdgp.v1.common_pb2.ResponseHeader | None = ...,
+        tag: global___Tag | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["header", b"header", "tag", b"tag"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["header", b"header", "tag", b"tag"]) -> None: ...
+
+global___CreateTagResponse = CreateTagResponse
+
+@typing.final
+class ListTagsRequest(google.protobuf.message.Message):
+    """Asks for the tags of a scene."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SCENE_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    scene: builtins.str
+    """Resource name of the scene. Required."""
+    page_size: builtins.int
+    """At most so many. Zero: 100; more than 1000 counts as 1000; negative is refused."""
+    page_token: builtins.str
+    """next_page_token of the page before. Empty: the first page."""
+    def __init__(
+        self,
+        *,
+        scene: builtins.str = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["page_size", b"page_size", "page_token", b"page_token", "scene", b"scene"]) -> None: ...
+
+global___ListTagsRequest = ListTagsRequest
+
+@typing.final
+class ListTagsResponse(google.protobuf.message.Message):
+    """A page of tags."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: builtins.int
+    TAGS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """Ask for the next page with it. Empty: this was the last one."""
+    @property
+    def header(self) -> streamdgp.v1.common_pb2.ResponseHeader:
+        """The scene's newest revision."""
+
+    @property
+    def tags(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Tag]:
+        """The tags, by name."""
+
+    def __init__(
+        self,
+        *,
+        header: streamdgp.v1.common_pb2.ResponseHeader | None = ...,
+        tags: collections.abc.Iterable[global___Tag] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["header", b"header"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["header", b"header", "next_page_token", b"next_page_token", "tags", b"tags"]) -> None: ...
+
+global___ListTagsResponse = ListTagsResponse
+
+@typing.final
+class DeleteTagRequest(google.protobuf.message.Message):
+    """Asks to take a name away."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Resource name, "scenes/NAME/tags/TAG". Required."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
+
+global___DeleteTagRequest = DeleteTagRequest
+
+@typing.final
+class DeleteTagResponse(google.protobuf.message.Message):
+    """The name is free."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: builtins.int
+    @property
+    def header(self) -> streamdgp.v1.common_pb2.ResponseHeader:
+        """The revision that had it."""
+
+    def __init__(
+        self,
+        *,
+        header: streamdgp.v1.common_pb2.ResponseHeader | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["header", b"header"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["header", b"header"]) -> None: ...
+
+global___DeleteTagResponse = DeleteTagResponse
 
 @typing.final
 class ListRevisionsRequest(google.protobuf.message.Message):
@@ -441,17 +625,21 @@ class GetSceneStatisticsRequest(google.protobuf.message.Message):
 
     SCENE_FIELD_NUMBER: builtins.int
     REVISION_FIELD_NUMBER: builtins.int
+    REVISION_TAG_FIELD_NUMBER: builtins.int
     scene: builtins.str
     """Resource name of the scene. Required."""
     revision: builtins.int
     """The revision. Zero: the newest. NOT_FOUND when it is not kept."""
+    revision_tag: builtins.str
+    """The revision, by its tag (TAG of "scenes/NAME/tags/TAG"); together with `revision` refused. Empty: none."""
     def __init__(
         self,
         *,
         scene: builtins.str = ...,
         revision: builtins.int = ...,
+        revision_tag: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["revision", b"revision", "scene", b"scene"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["revision", b"revision", "revision_tag", b"revision_tag", "scene", b"scene"]) -> None: ...
 
 global___GetSceneStatisticsRequest = GetSceneStatisticsRequest
 

@@ -63,6 +63,21 @@ class SceneServiceStub(object):
                 request_serializer=streamdgp_dot_v1_dot_scene__service__pb2.ListRevisionsRequest.SerializeToString,
                 response_deserializer=streamdgp_dot_v1_dot_scene__service__pb2.ListRevisionsResponse.FromString,
                 _registered_method=True)
+        self.CreateTag = channel.unary_unary(
+                '/streamdgp.v1.SceneService/CreateTag',
+                request_serializer=streamdgp_dot_v1_dot_scene__service__pb2.CreateTagRequest.SerializeToString,
+                response_deserializer=streamdgp_dot_v1_dot_scene__service__pb2.CreateTagResponse.FromString,
+                _registered_method=True)
+        self.ListTags = channel.unary_unary(
+                '/streamdgp.v1.SceneService/ListTags',
+                request_serializer=streamdgp_dot_v1_dot_scene__service__pb2.ListTagsRequest.SerializeToString,
+                response_deserializer=streamdgp_dot_v1_dot_scene__service__pb2.ListTagsResponse.FromString,
+                _registered_method=True)
+        self.DeleteTag = channel.unary_unary(
+                '/streamdgp.v1.SceneService/DeleteTag',
+                request_serializer=streamdgp_dot_v1_dot_scene__service__pb2.DeleteTagRequest.SerializeToString,
+                response_deserializer=streamdgp_dot_v1_dot_scene__service__pb2.DeleteTagResponse.FromString,
+                _registered_method=True)
         self.GetSceneStatistics = channel.unary_unary(
                 '/streamdgp.v1.SceneService/GetSceneStatistics',
                 request_serializer=streamdgp_dot_v1_dot_scene__service__pb2.GetSceneStatisticsRequest.SerializeToString,
@@ -114,6 +129,29 @@ class SceneServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateTag(self, request, context):
+        """Gives a revision a name. What has a name is kept, whatever else the server clears away. ALREADY_EXISTS when the
+        name stands for another revision, NOT_FOUND when the revision is not kept. Safe to retry: the same name for the
+        same revision again changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTags(self, request, context):
+        """Lists tags in the order of their names. Safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteTag(self, request, context):
+        """Takes a name away; the revision is then kept no longer than others. Safe to retry: then NOT_FOUND means done.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetSceneStatistics(self, request, context):
         """Counts and sizes of one revision. Safe to retry.
         """
@@ -148,6 +186,21 @@ def add_SceneServiceServicer_to_server(servicer, server):
                     servicer.ListRevisions,
                     request_deserializer=streamdgp_dot_v1_dot_scene__service__pb2.ListRevisionsRequest.FromString,
                     response_serializer=streamdgp_dot_v1_dot_scene__service__pb2.ListRevisionsResponse.SerializeToString,
+            ),
+            'CreateTag': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateTag,
+                    request_deserializer=streamdgp_dot_v1_dot_scene__service__pb2.CreateTagRequest.FromString,
+                    response_serializer=streamdgp_dot_v1_dot_scene__service__pb2.CreateTagResponse.SerializeToString,
+            ),
+            'ListTags': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTags,
+                    request_deserializer=streamdgp_dot_v1_dot_scene__service__pb2.ListTagsRequest.FromString,
+                    response_serializer=streamdgp_dot_v1_dot_scene__service__pb2.ListTagsResponse.SerializeToString,
+            ),
+            'DeleteTag': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteTag,
+                    request_deserializer=streamdgp_dot_v1_dot_scene__service__pb2.DeleteTagRequest.FromString,
+                    response_serializer=streamdgp_dot_v1_dot_scene__service__pb2.DeleteTagResponse.SerializeToString,
             ),
             'GetSceneStatistics': grpc.unary_unary_rpc_method_handler(
                     servicer.GetSceneStatistics,
@@ -294,6 +347,87 @@ class SceneService(object):
             '/streamdgp.v1.SceneService/ListRevisions',
             streamdgp_dot_v1_dot_scene__service__pb2.ListRevisionsRequest.SerializeToString,
             streamdgp_dot_v1_dot_scene__service__pb2.ListRevisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateTag(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/streamdgp.v1.SceneService/CreateTag',
+            streamdgp_dot_v1_dot_scene__service__pb2.CreateTagRequest.SerializeToString,
+            streamdgp_dot_v1_dot_scene__service__pb2.CreateTagResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTags(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/streamdgp.v1.SceneService/ListTags',
+            streamdgp_dot_v1_dot_scene__service__pb2.ListTagsRequest.SerializeToString,
+            streamdgp_dot_v1_dot_scene__service__pb2.ListTagsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteTag(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/streamdgp.v1.SceneService/DeleteTag',
+            streamdgp_dot_v1_dot_scene__service__pb2.DeleteTagRequest.SerializeToString,
+            streamdgp_dot_v1_dot_scene__service__pb2.DeleteTagResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -59,6 +59,27 @@ class SceneServiceStub:
     ]
     """Lists revisions that can still be read, newest first. Safe to retry."""
 
+    CreateTag: grpc.UnaryUnaryMultiCallable[
+        streamdgp.v1.scene_service_pb2.CreateTagRequest,
+        streamdgp.v1.scene_service_pb2.CreateTagResponse,
+    ]
+    """Gives a revision a name. What has a name is kept, whatever else the server clears away. ALREADY_EXISTS when the
+    name stands for another revision, NOT_FOUND when the revision is not kept. Safe to retry: the same name for the
+    same revision again changes nothing.
+    """
+
+    ListTags: grpc.UnaryUnaryMultiCallable[
+        streamdgp.v1.scene_service_pb2.ListTagsRequest,
+        streamdgp.v1.scene_service_pb2.ListTagsResponse,
+    ]
+    """Lists tags in the order of their names. Safe to retry."""
+
+    DeleteTag: grpc.UnaryUnaryMultiCallable[
+        streamdgp.v1.scene_service_pb2.DeleteTagRequest,
+        streamdgp.v1.scene_service_pb2.DeleteTagResponse,
+    ]
+    """Takes a name away; the revision is then kept no longer than others. Safe to retry: then NOT_FOUND means done."""
+
     GetSceneStatistics: grpc.UnaryUnaryMultiCallable[
         streamdgp.v1.scene_service_pb2.GetSceneStatisticsRequest,
         streamdgp.v1.scene_service_pb2.GetSceneStatisticsResponse,
@@ -105,6 +126,27 @@ class SceneServiceAsyncStub:
         streamdgp.v1.scene_service_pb2.ListRevisionsResponse,
     ]
     """Lists revisions that can still be read, newest first. Safe to retry."""
+
+    CreateTag: grpc.aio.UnaryUnaryMultiCallable[
+        streamdgp.v1.scene_service_pb2.CreateTagRequest,
+        streamdgp.v1.scene_service_pb2.CreateTagResponse,
+    ]
+    """Gives a revision a name. What has a name is kept, whatever else the server clears away. ALREADY_EXISTS when the
+    name stands for another revision, NOT_FOUND when the revision is not kept. Safe to retry: the same name for the
+    same revision again changes nothing.
+    """
+
+    ListTags: grpc.aio.UnaryUnaryMultiCallable[
+        streamdgp.v1.scene_service_pb2.ListTagsRequest,
+        streamdgp.v1.scene_service_pb2.ListTagsResponse,
+    ]
+    """Lists tags in the order of their names. Safe to retry."""
+
+    DeleteTag: grpc.aio.UnaryUnaryMultiCallable[
+        streamdgp.v1.scene_service_pb2.DeleteTagRequest,
+        streamdgp.v1.scene_service_pb2.DeleteTagResponse,
+    ]
+    """Takes a name away; the revision is then kept no longer than others. Safe to retry: then NOT_FOUND means done."""
 
     GetSceneStatistics: grpc.aio.UnaryUnaryMultiCallable[
         streamdgp.v1.scene_service_pb2.GetSceneStatisticsRequest,
@@ -162,6 +204,33 @@ class SceneServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[streamdgp.v1.scene_service_pb2.ListRevisionsResponse, collections.abc.Awaitable[streamdgp.v1.scene_service_pb2.ListRevisionsResponse]]:
         """Lists revisions that can still be read, newest first. Safe to retry."""
+
+    @abc.abstractmethod
+    def CreateTag(
+        self,
+        request: streamdgp.v1.scene_service_pb2.CreateTagRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[streamdgp.v1.scene_service_pb2.CreateTagResponse, collections.abc.Awaitable[streamdgp.v1.scene_service_pb2.CreateTagResponse]]:
+        """Gives a revision a name. What has a name is kept, whatever else the server clears away. ALREADY_EXISTS when the
+        name stands for another revision, NOT_FOUND when the revision is not kept. Safe to retry: the same name for the
+        same revision again changes nothing.
+        """
+
+    @abc.abstractmethod
+    def ListTags(
+        self,
+        request: streamdgp.v1.scene_service_pb2.ListTagsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[streamdgp.v1.scene_service_pb2.ListTagsResponse, collections.abc.Awaitable[streamdgp.v1.scene_service_pb2.ListTagsResponse]]:
+        """Lists tags in the order of their names. Safe to retry."""
+
+    @abc.abstractmethod
+    def DeleteTag(
+        self,
+        request: streamdgp.v1.scene_service_pb2.DeleteTagRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[streamdgp.v1.scene_service_pb2.DeleteTagResponse, collections.abc.Awaitable[streamdgp.v1.scene_service_pb2.DeleteTagResponse]]:
+        """Takes a name away; the revision is then kept no longer than others. Safe to retry: then NOT_FOUND means done."""
 
     @abc.abstractmethod
     def GetSceneStatistics(

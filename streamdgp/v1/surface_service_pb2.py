@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from streamdgp.v1 import common_pb2 as streamdgp_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"streamdgp/v1/surface_service.proto\x12\x0cstreamdgp.v1\x1a\x19streamdgp/v1/common.proto\"[\n\nKnownTiles\x12$\n\x07indices\x18\x01 \x01(\x0b\x32\x13.streamdgp.v1.Array\x12\'\n\nsignatures\x18\x02 \x01(\x0b\x32\x13.streamdgp.v1.Array\"\xaf\x01\n\x0eGetMeshRequest\x12\r\n\x05scene\x18\x01 \x01(\t\x12!\n\x06region\x18\x02 \x01(\x0b\x32\x11.streamdgp.v1.Box\x12\x19\n\x0cresolution_m\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x08revision\x18\x04 \x01(\x03\x12-\n\x0bknown_tiles\x18\x05 \x01(\x0b\x32\x18.streamdgp.v1.KnownTilesB\x0f\n\r_resolution_m\"\x97\x02\n\x0fGetMeshResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.streamdgp.v1.ResponseHeader\x12(\n\x05start\x18\x02 \x01(\x0b\x32\x17.streamdgp.v1.MeshStartH\x00\x12&\n\x04tile\x18\x03 \x01(\x0b\x32\x16.streamdgp.v1.MeshTileH\x00\x12)\n\tunchanged\x18\x04 \x01(\x0b\x32\x14.streamdgp.v1.TileIdH\x00\x12\'\n\x07removed\x18\x05 \x01(\x0b\x32\x14.streamdgp.v1.TileIdH\x00\x12$\n\x03\x65nd\x18\x06 \x01(\x0b\x32\x15.streamdgp.v1.MeshEndH\x00\x42\n\n\x08response\"?\n\tMeshStart\x12\x14\n\x0cresolution_m\x18\x01 \x01(\x01\x12\x1c\n\x14\x65stimated_tile_count\x18\x02 \x01(\x03\"\x1d\n\x07MeshEnd\x12\x12\n\ntile_count\x18\x01 \x01(\x03\"<\n\x06TileId\x12\t\n\x01i\x18\x01 \x01(\x05\x12\t\n\x01j\x18\x02 \x01(\x05\x12\t\n\x01k\x18\x03 \x01(\x05\x12\x11\n\tsignature\x18\x04 \x01(\x04\"\xf4\x01\n\x08MeshTile\x12 \n\x02id\x18\x01 \x01(\x0b\x32\x14.streamdgp.v1.TileId\x12\'\n\x08origin_m\x18\x02 \x01(\x0b\x32\x15.streamdgp.v1.Vector3\x12%\n\x08vertices\x18\x03 \x01(\x0b\x32\x13.streamdgp.v1.Array\x12$\n\x07normals\x18\x04 \x01(\x0b\x32\x13.streamdgp.v1.Array\x12&\n\ttriangles\x18\x05 \x01(\x0b\x32\x13.streamdgp.v1.Array\x12(\n\x0bvertex_keys\x18\x06 \x01(\x0b\x32\x13.streamdgp.v1.Array\"\x8b\x01\n\x13WatchSurfaceRequest\x12\r\n\x05scene\x18\x01 \x01(\t\x12\x16\n\x0esince_revision\x18\x02 \x01(\x03\x12!\n\x06region\x18\x03 \x01(\x0b\x32\x11.streamdgp.v1.Box\x12\x19\n\x0cresolution_m\x18\x04 \x01(\x01H\x00\x88\x01\x01\x42\x0f\n\r_resolution_m\"\xd9\x01\n\x14WatchSurfaceResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.streamdgp.v1.ResponseHeader\x12*\n\x08upserted\x18\x02 \x01(\x0b\x32\x16.streamdgp.v1.MeshTileH\x00\x12\'\n\x07removed\x18\x03 \x01(\x0b\x32\x14.streamdgp.v1.TileIdH\x00\x12\x32\n\x08\x63omplete\x18\x04 \x01(\x0b\x32\x1e.streamdgp.v1.RevisionCompleteH\x00\x42\n\n\x08response\".\n\x10RevisionComplete\x12\x1a\n\x12\x63hanged_tile_count\x18\x01 \x01(\x03\"\x91\x01\n\x0cQueryRequest\x12\r\n\x05scene\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12/\n\x08\x64istance\x18\x03 \x01(\x0b\x32\x1b.streamdgp.v1.DistanceQueryH\x00\x12&\n\x04rays\x18\x04 \x01(\x0b\x32\x16.streamdgp.v1.RayQueryH\x00\x42\x07\n\x05query\"L\n\rDistanceQuery\x12#\n\x06points\x18\x01 \x01(\x0b\x32\x13.streamdgp.v1.Array\x12\x16\n\x0emax_distance_m\x18\x02 \x01(\x01\"n\n\x08RayQuery\x12$\n\x07origins\x18\x01 \x01(\x0b\x32\x13.streamdgp.v1.Array\x12\'\n\ndirections\x18\x02 \x01(\x0b\x32\x13.streamdgp.v1.Array\x12\x13\n\x0bmax_range_m\x18\x03 \x01(\x01\"\xa2\x01\n\rQueryResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.streamdgp.v1.ResponseHeader\x12\x30\n\x08\x64istance\x18\x02 \x01(\x0b\x32\x1c.streamdgp.v1.DistanceResultH\x00\x12\'\n\x04rays\x18\x03 \x01(\x0b\x32\x17.streamdgp.v1.RayResultH\x00\x42\x08\n\x06result\"\xc4\x01\n\x0e\x44istanceResult\x12-\n\x10signed_distances\x18\x01 \x01(\x0b\x32\x13.streamdgp.v1.Array\x12+\n\x0e\x63losest_points\x18\x02 \x01(\x0b\x32\x13.streamdgp.v1.Array\x12$\n\x07normals\x18\x03 \x01(\x0b\x32\x13.streamdgp.v1.Array\x12\x30\n\x13standard_deviations\x18\x04 \x01(\x0b\x32\x13.streamdgp.v1.Array\"\x88\x01\n\tRayResult\x12#\n\x06ranges\x18\x01 \x01(\x0b\x32\x13.streamdgp.v1.Array\x12$\n\x07normals\x18\x02 \x01(\x0b\x32\x13.streamdgp.v1.Array\x12\x30\n\x13standard_deviations\x18\x03 \x01(\x0b\x32\x13.streamdgp.v1.Array2\xf5\x01\n\x0eSurfaceService\x12H\n\x07GetMesh\x12\x1c.streamdgp.v1.GetMeshRequest\x1a\x1d.streamdgp.v1.GetMeshResponse0\x01\x12W\n\x0cWatchSurface\x12!.streamdgp.v1.WatchSurfaceRequest\x1a\".streamdgp.v1.WatchSurfaceResponse0\x01\x12@\n\x05Query\x12\x1a.streamdgp.v1.QueryRequest\x1a\x1b.streamdgp.v1.QueryResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"streamdgp/v1/surface_service.proto\x12\x0cstreamdgp.v1\x1a\x19streamdgp/v1/common.proto\"[\n\nKnownTiles\x12$\n\x07indices\x18\x01 \x01(\x0b\x32\x13.streamdgp.v1.Array\x12\'\n\nsignatures\x18\x02 \x01(\x0b\x32\x13.streamdgp.v1.Array\"\xc5\x01\n\x0eGetMeshRequest\x12\r\n\x05scene\x18\x01 \x01(\t\x12!\n\x06region\x18\x02 \x01(\x0b\x32\x11.streamdgp.v1.Box\x12\x19\n\x0cresolution_m\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x08revision\x18\x04 \x01(\x03\x12-\n\x0bknown_tiles\x18\x05 \x01(\x0b\x32\x18.streamdgp.v1.KnownTiles\x12\x14\n\x0crevision_tag\x18\x06 \x01(\tB\x0f\n\r_resolution_m\"\x97\x02\n\x0fGetMeshResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.streamdgp.v1.ResponseHeader\x12(\n\x05start\x18\x02 \x01(\x0b\x32\x17.streamdgp.v1.MeshStartH\x00\x12&\n\x04tile\x18\x03 \x01(\x0b\x32\x16.streamdgp.v1.MeshTileH\x00\x12)\n\tunchanged\x18\x04 \x01(\x0b\x32\x14.streamdgp.v1.TileIdH\x00\x12\'\n\x07removed\x18\x05 \x01(\x0b\x32\x14.streamdgp.v1.TileIdH\x00\x12$\n\x03\x65nd\x18\x06 \x01(\x0b\x32\x15.streamdgp.v1.MeshEndH\x00\x42\n\n\x08response\"?\n\tMeshStart\x12\x14\n\x0cresolution_m\x18\x01 \x01(\x01\x12\x1c\n\x14\x65stimated_tile_count\x18\x02 \x01(\x03\"\x1d\n\x07MeshEnd\x12\x12\n\ntile_count\x18\x01 \x01(\x03\"<\n\x06TileId\x12\t\n\x01i\x18\x01 \x01(\x05\x12\t\n\x01j\x18\x02 \x01(\x05\x12\t\n\x01k\x18\x03 \x01(\x05\x12\x11\n\tsignature\x18\x04 \x01(\x04\"\xf4\x01\n\x08MeshTile\x12 \n\x02id\x18\x01 \x01(\x0b\x32\x14.streamdgp.v1.TileId\x12\'\n\x08origin_m\x18\x02 \x01(\x0b\x32\x15.streamdgp.v1.Vector3\x12%\n\x08vertices\x18\x03 \x01(\x0b\x32\x13.streamdgp.v1.Array\x12$\n\x07normals\x18\x04 \x01(\x0b\x32\x13.streamdgp.v1.Array\x12&\n\ttriangles\x18\x05 \x01(\x0b\x32\x13.streamdgp.v1.Array\x12(\n\x0bvertex_keys\x18\x06 \x01(\x0b\x32\x13.streamdgp.v1.Array\"\x8b\x01\n\x13WatchSurfaceRequest\x12\r\n\x05scene\x18\x01 \x01(\t\x12\x16\n\x0esince_revision\x18\x02 \x01(\x03\x12!\n\x06region\x18\x03 \x01(\x0b\x32\x11.streamdgp.v1.Box\x12\x19\n\x0cresolution_m\x18\x04 \x01(\x01H\x00\x88\x01\x01\x42\x0f\n\r_resolution_m\"\xd9\x01\n\x14WatchSurfaceResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.streamdgp.v1.ResponseHeader\x12*\n\x08upserted\x18\x02 \x01(\x0b\x32\x16.streamdgp.v1.MeshTileH\x00\x12\'\n\x07removed\x18\x03 \x01(\x0b\x32\x14.streamdgp.v1.TileIdH\x00\x12\x32\n\x08\x63omplete\x18\x04 \x01(\x0b\x32\x1e.streamdgp.v1.RevisionCompleteH\x00\x42\n\n\x08response\".\n\x10RevisionComplete\x12\x1a\n\x12\x63hanged_tile_count\x18\x01 \x01(\x03\"\x91\x01\n\x0cQueryRequest\x12\r\n\x05scene\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12/\n\x08\x64istance\x18\x03 \x01(\x0b\x32\x1b.streamdgp.v1.DistanceQueryH\x00\x12&\n\x04rays\x18\x04 \x01(\x0b\x32\x16.streamdgp.v1.RayQueryH\x00\x42\x07\n\x05query\"L\n\rDistanceQuery\x12#\n\x06points\x18\x01 \x01(\x0b\x32\x13.streamdgp.v1.Array\x12\x16\n\x0emax_distance_m\x18\x02 \x01(\x01\"n\n\x08RayQuery\x12$\n\x07origins\x18\x01 \x01(\x0b\x32\x13.streamdgp.v1.Array\x12\'\n\ndirections\x18\x02 \x01(\x0b\x32\x13.streamdgp.v1.Array\x12\x13\n\x0bmax_range_m\x18\x03 \x01(\x01\"\xa2\x01\n\rQueryResponse\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1c.streamdgp.v1.ResponseHeader\x12\x30\n\x08\x64istance\x18\x02 \x01(\x0b\x32\x1c.streamdgp.v1.DistanceResultH\x00\x12\'\n\x04rays\x18\x03 \x01(\x0b\x32\x17.streamdgp.v1.RayResultH\x00\x42\x08\n\x06result\"\xc4\x01\n\x0e\x44istanceResult\x12-\n\x10signed_distances\x18\x01 \x01(\x0b\x32\x13.streamdgp.v1.Array\x12+\n\x0e\x63losest_points\x18\x02 \x01(\x0b\x32\x13.streamdgp.v1.Array\x12$\n\x07normals\x18\x03 \x01(\x0b\x32\x13.streamdgp.v1.Array\x12\x30\n\x13standard_deviations\x18\x04 \x01(\x0b\x32\x13.streamdgp.v1.Array\"\x88\x01\n\tRayResult\x12#\n\x06ranges\x18\x01 \x01(\x0b\x32\x13.streamdgp.v1.Array\x12$\n\x07normals\x18\x02 \x01(\x0b\x32\x13.streamdgp.v1.Array\x12\x30\n\x13standard_deviations\x18\x03 \x01(\x0b\x32\x13.streamdgp.v1.Array2\xf5\x01\n\x0eSurfaceService\x12H\n\x07GetMesh\x12\x1c.streamdgp.v1.GetMeshRequest\x1a\x1d.streamdgp.v1.GetMeshResponse0\x01\x12W\n\x0cWatchSurface\x12!.streamdgp.v1.WatchSurfaceRequest\x1a\".streamdgp.v1.WatchSurfaceResponse0\x01\x12@\n\x05Query\x12\x1a.streamdgp.v1.QueryRequest\x1a\x1b.streamdgp.v1.QueryResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,35 +35,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_KNOWNTILES']._serialized_start=79
   _globals['_KNOWNTILES']._serialized_end=170
   _globals['_GETMESHREQUEST']._serialized_start=173
-  _globals['_GETMESHREQUEST']._serialized_end=348
-  _globals['_GETMESHRESPONSE']._serialized_start=351
-  _globals['_GETMESHRESPONSE']._serialized_end=630
-  _globals['_MESHSTART']._serialized_start=632
-  _globals['_MESHSTART']._serialized_end=695
-  _globals['_MESHEND']._serialized_start=697
-  _globals['_MESHEND']._serialized_end=726
-  _globals['_TILEID']._serialized_start=728
-  _globals['_TILEID']._serialized_end=788
-  _globals['_MESHTILE']._serialized_start=791
-  _globals['_MESHTILE']._serialized_end=1035
-  _globals['_WATCHSURFACEREQUEST']._serialized_start=1038
-  _globals['_WATCHSURFACEREQUEST']._serialized_end=1177
-  _globals['_WATCHSURFACERESPONSE']._serialized_start=1180
-  _globals['_WATCHSURFACERESPONSE']._serialized_end=1397
-  _globals['_REVISIONCOMPLETE']._serialized_start=1399
-  _globals['_REVISIONCOMPLETE']._serialized_end=1445
-  _globals['_QUERYREQUEST']._serialized_start=1448
-  _globals['_QUERYREQUEST']._serialized_end=1593
-  _globals['_DISTANCEQUERY']._serialized_start=1595
-  _globals['_DISTANCEQUERY']._serialized_end=1671
-  _globals['_RAYQUERY']._serialized_start=1673
-  _globals['_RAYQUERY']._serialized_end=1783
-  _globals['_QUERYRESPONSE']._serialized_start=1786
-  _globals['_QUERYRESPONSE']._serialized_end=1948
-  _globals['_DISTANCERESULT']._serialized_start=1951
-  _globals['_DISTANCERESULT']._serialized_end=2147
-  _globals['_RAYRESULT']._serialized_start=2150
-  _globals['_RAYRESULT']._serialized_end=2286
-  _globals['_SURFACESERVICE']._serialized_start=2289
-  _globals['_SURFACESERVICE']._serialized_end=2534
+  _globals['_GETMESHREQUEST']._serialized_end=370
+  _globals['_GETMESHRESPONSE']._serialized_start=373
+  _globals['_GETMESHRESPONSE']._serialized_end=652
+  _globals['_MESHSTART']._serialized_start=654
+  _globals['_MESHSTART']._serialized_end=717
+  _globals['_MESHEND']._serialized_start=719
+  _globals['_MESHEND']._serialized_end=748
+  _globals['_TILEID']._serialized_start=750
+  _globals['_TILEID']._serialized_end=810
+  _globals['_MESHTILE']._serialized_start=813
+  _globals['_MESHTILE']._serialized_end=1057
+  _globals['_WATCHSURFACEREQUEST']._serialized_start=1060
+  _globals['_WATCHSURFACEREQUEST']._serialized_end=1199
+  _globals['_WATCHSURFACERESPONSE']._serialized_start=1202
+  _globals['_WATCHSURFACERESPONSE']._serialized_end=1419
+  _globals['_REVISIONCOMPLETE']._serialized_start=1421
+  _globals['_REVISIONCOMPLETE']._serialized_end=1467
+  _globals['_QUERYREQUEST']._serialized_start=1470
+  _globals['_QUERYREQUEST']._serialized_end=1615
+  _globals['_DISTANCEQUERY']._serialized_start=1617
+  _globals['_DISTANCEQUERY']._serialized_end=1693
+  _globals['_RAYQUERY']._serialized_start=1695
+  _globals['_RAYQUERY']._serialized_end=1805
+  _globals['_QUERYRESPONSE']._serialized_start=1808
+  _globals['_QUERYRESPONSE']._serialized_end=1970
+  _globals['_DISTANCERESULT']._serialized_start=1973
+  _globals['_DISTANCERESULT']._serialized_end=2169
+  _globals['_RAYRESULT']._serialized_start=2172
+  _globals['_RAYRESULT']._serialized_end=2308
+  _globals['_SURFACESERVICE']._serialized_start=2311
+  _globals['_SURFACESERVICE']._serialized_end=2556
 # @@protoc_insertion_point(module_scope)

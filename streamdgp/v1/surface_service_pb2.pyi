@@ -49,6 +49,7 @@ class GetMeshRequest(google.protobuf.message.Message):
     RESOLUTION_M_FIELD_NUMBER: builtins.int
     REVISION_FIELD_NUMBER: builtins.int
     KNOWN_TILES_FIELD_NUMBER: builtins.int
+    REVISION_TAG_FIELD_NUMBER: builtins.int
     scene: builtins.str
     """Resource name of the scene. Required."""
     resolution_m: builtins.float
@@ -57,6 +58,8 @@ class GetMeshRequest(google.protobuf.message.Message):
     """
     revision: builtins.int
     """The revision. Zero: the newest."""
+    revision_tag: builtins.str
+    """The revision, by its tag (TAG of "scenes/NAME/tags/TAG"); together with `revision` refused. Empty: none."""
     @property
     def region(self) -> streamdgp.v1.common_pb2.Box:
         """Only tiles that touch this box, world frame. Absent: everything."""
@@ -73,9 +76,10 @@ class GetMeshRequest(google.protobuf.message.Message):
         resolution_m: builtins.float | None = ...,
         revision: builtins.int = ...,
         known_tiles: global___KnownTiles | None = ...,
+        revision_tag: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_resolution_m", b"_resolution_m", "known_tiles", b"known_tiles", "region", b"region", "resolution_m", b"resolution_m"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_resolution_m", b"_resolution_m", "known_tiles", b"known_tiles", "region", b"region", "resolution_m", b"resolution_m", "revision", b"revision", "scene", b"scene"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_resolution_m", b"_resolution_m", "known_tiles", b"known_tiles", "region", b"region", "resolution_m", b"resolution_m", "revision", b"revision", "revision_tag", b"revision_tag", "scene", b"scene"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_resolution_m", b"_resolution_m"]) -> typing.Literal["resolution_m"] | None: ...
 
 global___GetMeshRequest = GetMeshRequest

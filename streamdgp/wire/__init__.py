@@ -14,7 +14,14 @@ from streamdgp.wire._errors import (
     rejection_from_error,
 )
 from streamdgp.wire._frames import frame_from_proto, frame_to_proto, unreadable_frame
-from streamdgp.wire._names import check_name, parse_scene_name, scene_resource_name
+from streamdgp.wire._names import (
+    check_name,
+    check_tag_name,
+    parse_scene_name,
+    parse_tag_name,
+    scene_resource_name,
+    tag_resource_name,
+)
 from streamdgp.wire._parts import (
     BATCH_BYTES,
     MAX_FRAME_BYTES,
@@ -38,6 +45,7 @@ __all__ = [
     "abort",
     "abort_arguments",
     "check_name",
+    "check_tag_name",
     "config_from_proto",
     "config_to_proto",
     "decode_array",
@@ -50,9 +58,11 @@ __all__ = [
     "is_retryable",
     "pack_requests",
     "parse_scene_name",
+    "parse_tag_name",
     "rejection_from_error",
     "scene_resource_name",
     "struct_to_dict",
+    "tag_resource_name",
     "tile_from_proto",
     "tile_to_proto",
     "unreadable_frame",

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from streamdgp.store import _clearing, atlas_store
+from streamdgp.store import _clearing, _opening, atlas_store
 
 __all__ = ["Cut", "PowerRecorder"]
 
@@ -64,7 +64,7 @@ class PowerRecorder:
         ):
             patch.setattr(os, name, self._watched(getattr(os, name), getattr(self, f"_{name}")))
         self._sync_for_real = atlas_store.sync_filesystem
-        for module in (atlas_store, _clearing):
+        for module in (atlas_store, _clearing, _opening):
             patch.setattr(module, "sync_filesystem", self._syncfs)
 
     def _watched(self, function: Callable[..., Any], note: Callable[..., None]) -> Callable[..., Any]:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from streamdgp.atlas.addressed import AddressedArrays
+from streamdgp.memory import AddressedArrays
 
 
 def _array(value: float, size: int = 5) -> npt.NDArray[np.float32]:

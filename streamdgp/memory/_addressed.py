@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["AddressedArrays"]
+__all__ = ["AddressedArrays", "ArrayList"]
+
+
+class ArrayList(Protocol):
+    """Contiguous float32 arrays, replaced as a whole and never written again."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.float32]]: ...
+
+    def __getitem__(self, index: int) -> npt.NDArray[np.float32]: ...
+
+    def __setitem__(self, index: int, array: npt.NDArray[np.float32]) -> None: ...
+
+    def put(self, indices: npt.NDArray[np.int64], arrays: Sequence[npt.NDArray[np.float32]]) -> None:
+        """Replace arrays. They are taken over: the caller must not write to them any more."""
+
+    def extend_empty(self, count: int) -> None:
+        """Append entries that have no array yet."""
+
+    def addresses(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Addresses (K,) of arrays, valid while nobody replaces them."""
+
+    def held(self) -> ArrayList:
+        """The arrays as they are now, for who must not see them replaced."""
 
 
 class AddressedArrays:
@@ -41,6 +65,15 @@ class AddressedArrays:
             if len(self._arrays) > len(self._addresses):
                 self._addresses = np.concatenate([self._addresses, np.zeros_like(self._addresses)])
             self._addresses[len(self._arrays) - 1] = array.__array_interface__["data"][0]
+
+    def extend_empty(self, count: int) -> None:
+        """Append entries that have no array yet."""
+        self.extend([np.zeros((0,), np.float32)] * count)
+
+    def put(self, indices: npt.NDArray[np.int64], arrays: Sequence[npt.NDArray[np.float32]]) -> None:
+        """Replace arrays. They are taken over: the caller must not write to them any more."""
+        for row, index in enumerate(indices):
+            self[index] = arrays[row]
 
     def addresses(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Addresses (K,) of arrays, valid while nobody replaces them."""

@@ -1,0 +1,92 @@
+"""The arrays of one scene under a memory budget."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from streamdgp.memory._region import Region, Scratch
+from streamdgp.memory._slots import SlotArrays
+
+if TYPE_CHECKING:
+    from streamdgp.memory._budget import MemoryBudget
+
+__all__ = ["PagedMemory"]
+
+_REGION_BYTES = 1 << 34
+_LIST_BYTES = 1 << 37
+_ROWS_AT_ONCE = 4096
+
+
+class PagedMemory:
+    """Arrays in regions of address space, of which the budget evicts what was not used for longest.
+
+    Made by :meth:`MemoryBudget.memory`. Whoever writes arrays holds ``writing()``; eviction waits for it, or
+    leaves the scene out.
+    """
+
+    is_limited = True
+
+    def __init__(self, budget: MemoryBudget, directory: Path) -> None:
+        self._budget = budget
+        self._scratch = Scratch(directory)
+        self._regions: dict[str, Region] = {}
+        self._lists: dict[str, SlotArrays] = {}
+        self.lock = threading.RLock()
+
+    def grown(self, name: str, array: npt.NDArray[Any], rows: int) -> npt.NDArray[Any]:
+        """See :class:`streamdgp.memory.ArrayMemory`; the rows keep their addresses."""
+        region = self._regions.get(name)
+        if region is None:
+            region = self._region(name, array.dtype, array.shape[1:], _REGION_BYTES)
+            made = region.array(rows)
+            made[: len(array)] = array
+            return made
+        return region.array(rows)
+
+    def array_list(self, name: str, shape: tuple[int, ...]) -> SlotArrays:
+        """See :class:`streamdgp.memory.ArrayMemory`."""
+        made = SlotArrays(self._region(name, np.dtype(np.float32), shape, _LIST_BYTES))
+        self._lists[name] = made
+        return made
+
+    def touch(self, table: str, rows: npt.NDArray[np.int64]) -> None:
+        """See :class:`streamdgp.memory.ArrayMemory`."""
+        tick = self._budget.tick()
+        for name, region in self._regions.items():
+            if name.split("/")[0] != table:
+                continue
+            if name in self._lists:
+                self._lists[name].touch(rows, tick)
+            else:
+                region.touch(rows, tick)
+
+    def writing(self) -> AbstractContextManager[Any]:
+        """See :class:`streamdgp.memory.ArrayMemory`."""
+        return self.lock
+
+    def relieve(self) -> None:
+        """See :class:`streamdgp.memory.ArrayMemory`."""
+        self._budget.relieve()
+
+    def slices(self, rows: int) -> Iterator[slice]:
+        """See :class:`streamdgp.memory.ArrayMemory`."""
+        for begin in range(0, rows, _ROWS_AT_ONCE):
+            yield slice(begin, min(begin + _ROWS_AT_ONCE, rows))
+            self._budget.relieve()
+
+    def regions(self) -> list[Region]:
+        """All regions, for the budget."""
+        return list(self._regions.values())
+
+    def _region(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], size: int) -> Region:
+        row_bytes = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+        region = Region(self._scratch, dtype, shape, size // row_bytes)
+        self._regions[name] = region
+        return region
