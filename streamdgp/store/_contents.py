@@ -130,7 +130,7 @@ def read_back(path: Path, since_s: float, snapshot_id: str, where: str, sealed: 
     Parameters
     ----------
     since_s
-        When the oldest of the pages may have been written; what is older may stay in the cache.
+        Files from before this time stay in the cache: they have left it once since they were written.
     where, sealed
         As for :func:`read_contents`.
     pages
