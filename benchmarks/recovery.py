@@ -11,27 +11,24 @@ from __future__ import annotations
 import shutil
 import statistics
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 import grpc
 
+from benchmarks.feed import Feed, mesh_tiles
 from benchmarks.results import Check, Result, Table, conclude, json_option
 from streamdgp.datasets import open_dataset
 from streamdgp.demo import running_server
 from streamdgp.simulate import simulate_scan
 from streamdgp.v1 import (
     frame_pb2,
-    ingest_service_pb2,
-    ingest_service_pb2_grpc,
     scene_service_pb2,
     scene_service_pb2_grpc,
     surface_service_pb2,
-    surface_service_pb2_grpc,
 )
 from streamdgp.wire import frame_to_proto
 
@@ -39,54 +36,6 @@ START_S = 5.0
 RATE_RATIO = 0.95
 _SCENE = "scenes/room"
 _START_FRAMES = 300
-_OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
-
-
-@dataclass
-class _Feed:
-    """Sends frames as fast as they are taken, and waits until so many are applied."""
-
-    frames: Sequence[frame_pb2.Frame]
-    until_applied: int
-    _credit_to: int = 0
-    _has_ended: bool = False
-    _changed: threading.Condition = field(default_factory=threading.Condition)
-
-    def run(self, address: str) -> None:
-        """Until the last one is applied."""
-        with grpc.insecure_channel(address, options=_OPTIONS) as channel:
-            call = ingest_service_pb2_grpc.IngestServiceStub(channel).Ingest(self._requests())
-            try:
-                for response in call:
-                    if response.HasField("rejected"):
-                        raise click.ClickException(f"a frame was refused: {response.rejected.message}")
-                    message = response.opened if response.HasField("opened") else response.ack
-                    if message.progress.applied_sequence_number >= self.until_applied:
-                        return
-                    with self._changed:
-                        progress = message.progress
-                        self._credit_to = progress.durable_sequence_number + progress.credit_count
-                        self._changed.notify_all()
-            finally:
-                with self._changed:
-                    self._has_ended = True
-                    self._changed.notify_all()
-                call.cancel()
-        raise click.ClickException("the server ended the stream before all frames were applied")
-
-    def _requests(self) -> Iterator[ingest_service_pb2.IngestRequest]:
-        opening = ingest_service_pb2.IngestOpen(scene=_SCENE, producer_id="camera", create_if_missing=True)
-        yield ingest_service_pb2.IngestRequest(open=opening)
-        for frame in self.frames:
-            with self._changed:
-                self._changed.wait_for(
-                    lambda number=frame.sequence_number: number <= self._credit_to or self._has_ended
-                )
-                if self._has_ended:
-                    return
-            yield ingest_service_pb2.IngestRequest(frames=ingest_service_pb2.FrameBatch(frames=[frame]))
-        with self._changed:
-            self._changed.wait_for(lambda: self._has_ended)
 
 
 @dataclass(frozen=True)
@@ -104,13 +53,7 @@ def _simulated(frames: int, scratch: Path) -> list[frame_pb2.Frame]:
 
 
 def _mesh(address: str) -> list[bytes]:
-    """All tiles, each serialised, sorted."""
-    with grpc.insecure_channel(address, options=_OPTIONS) as channel:
-        request = surface_service_pb2.GetMeshRequest(scene=_SCENE)
-        answers = surface_service_pb2_grpc.SurfaceServiceStub(channel).GetMesh(request)
-        return sorted(
-            one.tile.SerializeToString(deterministic=True) for one in answers if one.HasField("tile")
-        )
+    return mesh_tiles(address, surface_service_pb2.GetMeshRequest(scene=_SCENE))
 
 
 def _one_round(frames: Sequence[frame_pb2.Frame], scratch: Path) -> _Round:
@@ -119,7 +62,7 @@ def _one_round(frames: Sequence[frame_pb2.Frame], scratch: Path) -> _Round:
     # Frames are kept, or the log would not have all of them.
     with running_server(streamed, "--keep-frames") as address:
         started_s = time.perf_counter()
-        _Feed(frames, len(frames)).run(address)
+        Feed(_SCENE, frames, len(frames)).run(address)
         streamed_s = time.perf_counter() - started_s
         mesh = _mesh(address)
     scene = _SCENE.removeprefix("scenes/")
@@ -129,7 +72,7 @@ def _one_round(frames: Sequence[frame_pb2.Frame], scratch: Path) -> _Round:
     shutil.rmtree(streamed)
     with running_server(recovered, "--keep-frames") as address:
         started_s = time.perf_counter()
-        _Feed([], len(frames)).run(address)
+        Feed(_SCENE, [], len(frames)).run(address)
         recovered_s = time.perf_counter() - started_s
         is_same = _mesh(address) == mesh
     shutil.rmtree(recovered)
@@ -140,7 +83,7 @@ def _start_times(frames: Sequence[frame_pb2.Frame], repeats: int, scratch: Path)
     """Seconds from the start of the process to its ready line and to its first answers."""
     data = scratch / "start"
     with running_server(data) as address:
-        _Feed(frames, len(frames)).run(address)
+        Feed(_SCENE, frames, len(frames)).run(address)
     times: dict[str, list[float]] = {"ready": [], "scenes listed": [], "whole mesh": []}
     for _ in range(repeats):
         started_s = time.perf_counter()

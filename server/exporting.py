@@ -90,7 +90,7 @@ def export_scene(
 
 def _require_all_applied(atlas: AtlasStore, log: FrameLog) -> None:
     applied = int(atlas.read().log_position["next"]) if atlas.latest_revision else 0
-    coming = log.records_without_payload()[applied - log.first_position :]
+    coming = log.records_without_payload(applied)
     waiting = sum(record.kind is RecordKind.FRAME for record in coming)
     if waiting:
         raise InvalidInputError(

@@ -95,7 +95,7 @@ class IngestServicer(ingest_service_pb2_grpc.IngestServiceServicer):
                     source_crc32c=entry.source_crc32c,
                     rejected_reason=entry.rejected_reason,
                 )
-                for number, entry in enumerate(ledger.entries[start:stop], start + 1)
+                for number, entry in enumerate(ledger.entries(start + 1, stop + 1), start + 1)
             ],
             next_page_token=token,
         )

@@ -149,7 +149,8 @@ class IngestSession:
             frame.source_crc32c,
             payload,
         )
-        self.engine.append(record, self._ledger.take(source_id, frame.source_crc32c, reason))
+        self._ledger.take(source_id, frame.source_crc32c, reason)
+        self.engine.append(record, self._ledger)
         if refusal is not None:
             self.refused(frame.sequence_number, refusal)
 

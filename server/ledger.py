@@ -1,31 +1,32 @@
 """Which numbers each producer has used, and for what. Plain memory; rebuilt from the log at start.
 
-Only the event loop touches a ledger, so there is nothing to lock.
+Only the event loop touches a ledger, so there is nothing to lock. Numbers are kept in columns, for there is
+one for every frame of a session of hours.
 """
 
 from __future__ import annotations
 
 import bisect
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from operator import attrgetter
 
 from streamdgp.errors import SequenceError
-from streamdgp.store import LogRecord, RecordKind
+from streamdgp.store import LogRecord, RecordKind, TextColumn
 
 __all__ = ["FrameEntry", "ProducerLedger"]
 
 _IN_FLIGHT = 2**62
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class FrameEntry:
     """What one sequence number was. ``rejected_reason`` is empty for an accepted frame."""
 
     source_id: str
     source_crc32c: int
-    rejected_reason: str = ""
-    position: int = _IN_FLIGHT
+    rejected_reason: str
+    position: int
 
 
 @dataclass(slots=True)
@@ -33,12 +34,34 @@ class ProducerLedger:
     """The numbers 1, 2, ... of one producer in one scene, and its newest epoch."""
 
     epoch: int = 0
-    entries: list[FrameEntry] = field(default_factory=list)
+    _positions: array[int] = field(default_factory=lambda: array("q"))
+    _checksums: array[int] = field(default_factory=lambda: array("Q"))
+    _sources: TextColumn = field(default_factory=TextColumn)
+    _reasons: dict[int, str] = field(default_factory=dict)
+
+    def entries(self, start: int = 1, stop: int | None = None) -> list[FrameEntry]:
+        """What the numbers from ``start`` up to but without ``stop`` (default: the next one) were."""
+        return [self.entry(number) for number in range(start, self.next_sequence if stop is None else stop)]
+
+    def entry(self, sequence: int) -> FrameEntry:
+        """What a number that was taken was."""
+        index = sequence - 1
+        return FrameEntry(
+            self._sources[index],
+            self._checksums[index],
+            self._reasons.get(sequence, ""),
+            self._positions[index],
+        )
+
+    @property
+    def rejected_count(self) -> int:
+        """Frames that were refused."""
+        return len(self._reasons)
 
     @property
     def next_sequence(self) -> int:
         """The number the next new frame must have."""
-        return len(self.entries) + 1
+        return len(self._positions) + 1
 
     @property
     def durable_sequence(self) -> int:
@@ -47,7 +70,7 @@ class ProducerLedger:
 
     def applied_sequence(self, log_position: int) -> int:
         """Every number up to this lies before a log position."""
-        return bisect.bisect_left(self.entries, log_position, key=attrgetter("position"))
+        return bisect.bisect_left(self._positions, log_position)
 
     def is_new(self, sequence: int, source_id: str, source_crc32c: int) -> bool:
         """Whether a number is the next one; False for a repetition of the same frame.
@@ -65,7 +88,7 @@ class ProducerLedger:
             )
         if sequence == expected:
             return True
-        entry = self.entries[sequence - 1]
+        entry = self.entry(sequence)
         same_source = source_id == entry.source_id or not source_id or not entry.source_id
         same_checksum = source_crc32c == entry.source_crc32c or not source_crc32c or not entry.source_crc32c
         if not (same_source and same_checksum):
@@ -78,11 +101,23 @@ class ProducerLedger:
             )
         return False
 
-    def take(self, source_id: str, source_crc32c: int, rejected_reason: str = "") -> FrameEntry:
-        """Use up the next number; the caller sets the entry's position once it is durable."""
-        entry = FrameEntry(source_id, source_crc32c, rejected_reason)
-        self.entries.append(entry)
-        return entry
+    def take(self, source_id: str, source_crc32c: int, rejected_reason: str = "") -> int:
+        """Use up the next number and return it; it is in flight until :meth:`settle`."""
+        self._positions.append(_IN_FLIGHT)
+        self._checksums.append(source_crc32c)
+        self._sources.append(source_id)
+        sequence = len(self._positions)
+        if rejected_reason:
+            self.reject(sequence, rejected_reason)
+        return sequence
+
+    def settle(self, sequence: int, position: int) -> None:
+        """A number's record is durable at this position of the log."""
+        self._positions[sequence - 1] = position
+
+    def reject(self, sequence: int, reason: str) -> None:
+        """A number's frame is not used, and why."""
+        self._reasons[sequence] = reason
 
     def replay(self, record: LogRecord, reason: str = "") -> None:
         """Note a record of the log (in order of position)."""
@@ -90,9 +125,9 @@ class ProducerLedger:
         if record.kind is RecordKind.EPOCH:
             return
         if record.sequence < self.next_sequence:  # a frame that turned out to be unusable when applied
-            self.entries[record.sequence - 1].rejected_reason = reason
+            self.reject(record.sequence, reason)
             return
-        self.take(record.source, record.source_checksum, reason).position = record.position
+        self.settle(self.take(record.source, record.source_checksum, reason), record.position)
 
     @classmethod
     def from_log(cls, records: Iterable[tuple[LogRecord, str]]) -> dict[str, ProducerLedger]:

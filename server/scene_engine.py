@@ -42,7 +42,7 @@ from streamdgp.v1 import frame_pb2
 from streamdgp.wire import check_tag_name, frame_from_proto
 from streamdgp_server.disk_guard import DiskGuard
 from streamdgp_server.fit_worker import FitCallbacks, FitWorker, PublishedRevision
-from streamdgp_server.ledger import FrameEntry, ProducerLedger
+from streamdgp_server.ledger import ProducerLedger
 from streamdgp_server.log_writer import LogWriter
 from streamdgp_server.migrating import migrate_newest
 from streamdgp_server.options import ServerOptions
@@ -267,9 +267,7 @@ class SceneEngine:
 
     def rejected_count(self) -> int:
         """Frames refused so far, by all producers."""
-        return sum(
-            bool(entry.rejected_reason) for ledger in self._ledgers.values() for entry in ledger.entries
-        )
+        return sum(ledger.rejected_count for ledger in self._ledgers.values())
 
     def attach(self, producer: str, listener: IngestListener) -> None:
         """Make a stream the producer's current one; the one before ends."""
@@ -308,8 +306,8 @@ class SceneEngine:
                 "Free some space there; streams go on then.",
             )
 
-    def append(self, record: LogRecord, entry: FrameEntry | None = None) -> asyncio.Future[LogRecord]:
-        """Queue a record; when it is durable its entry, the fit thread and the listeners are told."""
+    def append(self, record: LogRecord, ledger: ProducerLedger | None = None) -> asyncio.Future[LogRecord]:
+        """Queue a record; when it is durable the ledger that took its number is told, and all who wait."""
         future = self.writer.submit(record)
 
         def on_durable(done: asyncio.Future[LogRecord]) -> None:
@@ -318,8 +316,8 @@ class SceneEngine:
                 self._on_log_failure(self.writer.failure)
             elif not done.cancelled():
                 reach("ack")
-                if entry is not None:
-                    entry.position = done.result().position
+                if ledger is not None:
+                    ledger.settle(record.sequence, done.result().position)
                 self._worker.notify()
             self._notify()
 
@@ -438,10 +436,11 @@ class SceneEngine:
 
     def _on_rejected(self, record: LogRecord, error: InvalidInputError) -> None:
         """A frame that decoded could not be integrated: remember why, once."""
-        entry = self.ledger(record.producer).entries[record.sequence - 1]
-        if entry.rejected_reason:
+        ledger = self.ledger(record.producer)
+        if ledger.entry(record.sequence).rejected_reason:
             return
-        entry.rejected_reason = f"{error.reason}: {error}"
+        reason = f"{error.reason}: {error}"
+        ledger.reject(record.sequence, reason)
         _LOGGER.info("%s: frame %s/%d refused: %s", self.scene_id, record.producer, record.sequence, error)
         self.append(
             LogRecord(
@@ -451,7 +450,7 @@ class SceneEngine:
                 record.sequence,
                 record.source,
                 record.source_checksum,
-                entry.rejected_reason.encode(),
+                reason.encode(),
             )
         )
         listener = self._listeners.get(record.producer)

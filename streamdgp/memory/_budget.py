@@ -38,6 +38,7 @@ class MemoryBudget:
         self._guard = threading.Lock()
         self._tick = 0
         self._seen_rss = -1
+        self._is_owed = False
         self._has_warned = False
         self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
 
@@ -71,10 +72,11 @@ class MemoryBudget:
     def relieve(self) -> None:
         """Evict what was not used for longest, if there is too much; at once back when another thread does.
 
-        Scenes that are being written to by other threads are left out.
+        Scenes that are being written to by other threads are left out; if all are, the next call that finds
+        one free makes up for it.
         """
         rss = self._rss()
-        if 0 <= self._seen_rss and rss < self._seen_rss + _LOOK_SHARE * self.max_bytes:
+        if not self._is_owed and 0 <= self._seen_rss and rss < self._seen_rss + _LOOK_SHARE * self.max_bytes:
             self._seen_rss = min(self._seen_rss, rss)
             return
         if not self._guard.acquire(blocking=False):
@@ -87,18 +89,18 @@ class MemoryBudget:
 
     def _relieve(self) -> None:
         held: list[PagedMemory] = []
+        busy: list[PagedMemory] = []
         try:
-            regions: list[Region] = []
-            busy = 0
             for memory in list(self._memories):
-                if memory.lock.acquire(blocking=False):
-                    held.append(memory)
-                    regions += memory.regions()
-                else:
-                    busy += sum(int(r.resident_bytes(self._tick).sum()) for r in memory.regions())
+                (held if memory.lock.acquire(blocking=False) else busy).append(memory)
+            self._is_owed = not held
+            if not held:
+                return
+            regions = [region for memory in held for region in memory.regions()]
             resident = [region.resident_bytes(self._tick) for region in regions]
-            excess = busy + sum(int(sizes.sum()) for sizes in resident) - self.max_bytes
-            if excess > 0:
+            others = [region.resident_bytes(self._tick) for memory in busy for region in memory.regions()]
+            excess = sum(int(sizes.sum()) for sizes in [*resident, *others]) - self.max_bytes
+            if excess > 0 and regions:
                 self._evict(regions, resident, excess + int(_SPARE_SHARE * self.max_bytes))
         finally:
             for memory in held:

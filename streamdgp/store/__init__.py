@@ -6,6 +6,7 @@ described in ``docs/storage.md``.
 """
 
 from streamdgp.store._durable import DirectoryLock
+from streamdgp.store._facts import TextColumn
 from streamdgp.store._migration import migrate, migrate_settings
 from streamdgp.store._reading import StoredRevision, UnknownSchemaError
 from streamdgp.store._records import LogRecord, RecordKind
@@ -21,6 +22,7 @@ __all__ = [
     "RevisionInfo",
     "StagedCommit",
     "StoredRevision",
+    "TextColumn",
     "UnknownSchemaError",
     "migrate",
     "migrate_settings",

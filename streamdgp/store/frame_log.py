@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ import google_crc32c
 
 from streamdgp.errors import StorageError
 from streamdgp.store._durable import DirectoryLock, sync_directory
+from streamdgp.store._facts import RecordFacts
 from streamdgp.store._failpoints import reach
 from streamdgp.store._records import (
     HEADER_BYTES,
@@ -56,7 +58,7 @@ class _Segment:
     path: Path
     descriptor: int
     first_position: int
-    offsets: list[int] = field(default_factory=list)
+    offsets: array[int] = field(default_factory=lambda: array("q"))
     end: int = SEGMENT_HEADER_BYTES
     has_frames: bool = False
 
@@ -94,7 +96,7 @@ class FrameLog:
         self._guard = threading.Lock()
         self._failure: OSError | None = None
         self._segments: list[_Segment] = []
-        self._metas: list[LogRecord] = []
+        self._facts = RecordFacts()
         self._mark_descriptor = -1
         try:
             self._open()
@@ -112,9 +114,11 @@ class FrameLog:
         """Position the next record will get; all before it are durable."""
         return self._segments[-1].end_position
 
-    def records_without_payload(self) -> list[LogRecord]:
-        """Every record's facts, in order, from memory."""
-        return list(self._metas)
+    def records_without_payload(self, start: int | None = None) -> Iterator[LogRecord]:
+        """The facts of records from ``start`` (default: the oldest) on, in order, from memory."""
+        begin = 0 if start is None else max(0, start - self.first_position)
+        for index in range(begin, len(self._facts)):
+            yield self._facts[index]
 
     def append(self, records: Sequence[LogRecord]) -> list[LogRecord]:
         """Make records durable (one write, one sync) and return them with their positions.
@@ -140,18 +144,15 @@ class FrameLog:
                 segment = self._begin_segment(start)
             self._write(segment, b"".join(chunks))
             for record, chunk in zip(placed, chunks, strict=True):
+                self._facts.append(record)
                 segment.add(record, len(chunk))
-            self._metas.extend(replace(record, payload=b"") for record in placed)
             os.pwrite(self._mark_descriptor, encode_mark(self.end_position), 0)
         return placed
 
     @property
     def kept_from(self) -> int:
         """From this position on, no payload has been dropped."""
-        for record in reversed(self._metas):
-            if record.kind is RecordKind.DROPPED:
-                return record.position + 1
-        return self.first_position
+        return self.first_position + self._facts.last_dropped() + 1
 
     def segments_without_payloads(self) -> Iterator[tuple[str, bytes]]:
         """Name and content of each segment as it would be without the payloads of its frames."""
@@ -162,8 +163,8 @@ class FrameLog:
     @property
     def dropped_before(self) -> int:
         """From this position on no payload has been dropped; 0 when none has been at all."""
-        dropped = (record.position for record in reversed(self._metas) if record.kind is RecordKind.DROPPED)
-        return next(dropped, -1) + 1
+        dropped = self._facts.last_dropped()
+        return 0 if dropped < 0 else self.first_position + dropped + 1
 
     def drop_payloads(self, before: int, prove: Callable[[], object] | None = None) -> int:
         """Drop the payloads of frames in whole segments before a position; returns the bytes freed.
@@ -220,14 +221,13 @@ class FrameLog:
                 os.close(stripped.descriptor)
             raise self._refused("a segment of the log without its frames", error) from error
         for index in range(at, at + len(stripped.offsets)):
-            if self._metas[index].kind is RecordKind.FRAME:
-                self._metas[index] = replace(self._metas[index], kind=RecordKind.DROPPED)
+            self._facts.mark_dropped(index)
         return stripped
 
     def _stripped(self, segment: _Segment) -> Iterator[tuple[LogRecord, bytes]]:
         """The records of a segment and their bytes, frames without their payloads."""
         for position in range(segment.first_position, segment.end_position):
-            record = self._metas[position - self.first_position]
+            record = self._facts[position - self.first_position]
             if record.kind is RecordKind.FRAME:
                 record = replace(record, kind=RecordKind.DROPPED)
             else:
@@ -353,7 +353,7 @@ class FrameLog:
                     raise self._damaged(segment, position, error) from error
                 self._cut(segment, size)
                 return
-            segment.add(self._metas[-1], record_bytes)
+            segment.add(self._facts[len(self._facts) - 1], record_bytes)
 
     def _scan_record(self, segment: _Segment, size: int, *, with_payload: bool) -> int:
         """Check the record at the segment's end, note its facts, return its length."""
@@ -371,7 +371,7 @@ class FrameLog:
             record = decode_meta(
                 header, os.pread(segment.descriptor, header.meta_bytes, segment.end + HEADER_BYTES)
             )
-        self._metas.append(record)
+        self._facts.append(record)
         return header.record_bytes
 
     def _cut(self, segment: _Segment, size: int) -> None:

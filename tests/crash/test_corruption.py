@@ -77,7 +77,7 @@ def applied(data: Path) -> tuple[object, ...]:
     finally:
         running.close()
     ledgers = {
-        name: (ledger.epoch, ledger.next_sequence, [astuple(entry) for entry in ledger.entries])
+        name: (ledger.epoch, ledger.next_sequence, [astuple(entry) for entry in ledger.entries()])
         for name, ledger in scene.ledgers.items()
     }
     return fingerprint(scene.reconstructor), end, ledgers

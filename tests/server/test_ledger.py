@@ -14,7 +14,8 @@ def make_ledger(count: int) -> ProducerLedger:
     ledger = ProducerLedger()
     for number in range(1, count + 1):
         assert ledger.is_new(number, f"f{number}", number)
-        ledger.take(f"f{number}", number).position = 10 * number
+        assert ledger.take(f"f{number}", number) == number
+        ledger.settle(number, 10 * number)
     return ledger
 
 
@@ -61,8 +62,8 @@ def test_a_ledger_is_rebuilt_from_the_log() -> None:
         ]
     )
     assert (ledgers["a"].epoch, ledgers["b"].epoch) == (7, 1)
-    assert [e.rejected_reason for e in ledgers["a"].entries] == ["no use", "bad pose"]
-    assert [e.position for e in ledgers["a"].entries] == [1, 3]
+    assert [e.rejected_reason for e in ledgers["a"].entries()] == ["no use", "bad pose"]
+    assert [e.position for e in ledgers["a"].entries()] == [1, 3]
     assert ledgers["b"].next_sequence == 2
 
 

@@ -46,7 +46,7 @@ def test_records_come_back_across_segments_and_restarts(tmp_path: Path) -> None:
         assert [record.position for record in log.records(29)] == [29, 30]
         assert log.read(2).payload == b"why"
         assert log.read(2).producer == "other-ä"
-        facts = log.records_without_payload()
+        facts = list(log.records_without_payload())
         assert [f.sequence for f in facts if f.producer == "robot"] == list(range(30))
         assert facts[5].source_checksum == expected[5].source_checksum
         assert log.verify() == 31
@@ -159,7 +159,7 @@ def test_dropped_frames_leave_their_facts(tmp_path: Path) -> None:
                     log.read(old.position)
             else:
                 assert new == log.read(old.position) == old
-        facts = log.records_without_payload()
+        facts = list(log.records_without_payload())
         assert [(f.sequence, f.source_checksum) for f in facts] == [
             (r.sequence, r.source_checksum) for r in before
         ]
