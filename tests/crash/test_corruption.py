@@ -35,7 +35,8 @@ _ARGUMENTS = ("--segment-size", "0.004", "--keep-revisions", "2")
 _SEGMENT_BYTES = 4000
 _FRAMES = 8
 _REFUSED = 3
-_IS_LONG = int(os.environ.get("STREAMDGP_CRASH_ROUNDS", "3")) >= 50
+_ROUNDS = int(os.environ.get("STREAMDGP_CRASH_ROUNDS", "3"))
+_IS_LONG = _ROUNDS >= 50
 _MOST_MEMORY_BYTES = 3 << 30
 """Of the process that runs the tests; a length that was damaged and believed would ask for more."""
 # Bytes that nothing reads, or that are made again from others; docs/storage.md names them.
@@ -139,7 +140,7 @@ def test_damage_is_named_or_harmless(
 ) -> None:
     counts = {"cases": 0, "named": 0, "harmless": 0}
     wanted, wanted_revisions = outcome_of_intact
-    for damage in chosen(intact, kind, _KINDS[kind] * (100 if _IS_LONG else 1)):
+    for damage in chosen(intact, kind, _KINDS[kind] * (_ROUNDS // 2 if _IS_LONG else 1)):
         checked = copy_of(intact, tmp_path / "checked")
         if not lay_on(checked, damage):
             continue
