@@ -19,6 +19,7 @@ from streamdgp_server.scene_files import SceneFile
 __all__ = ["export_scene"]
 
 _CHUNK_BYTES = 1 << 20
+_WHEN_SERVED = "Stop that server or check first, and start it again after the export; nothing is lost."
 _Source = tuple[str, int, Iterable[bytes]]
 
 
@@ -54,7 +55,7 @@ def export_scene(
     directory = data / "scenes" / scene_id
     if not directory.is_dir():
         raise NotFoundError(f"a scene named {scene_id} in {data}", "none", "Check the path and the name.")
-    with DirectoryLock(data), contextlib.ExitStack() as open_files:
+    with DirectoryLock(data, _WHEN_SERVED), contextlib.ExitStack() as open_files:
         atlas = AtlasStore.open(directory / "atlas")  # for writing: mends what a crash left
         open_files.callback(atlas.close)
         found = check_scene(directory)

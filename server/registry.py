@@ -49,7 +49,11 @@ class SceneRegistry:
         self._guards: dict[str, asyncio.Lock] = {}
         self._slot = threading.Semaphore(1)
         self.priority = QueryPriority()
-        self._budget = MemoryBudget(options.map_budget_bytes) if options.memory_budget_bytes else None
+        self._budget = (
+            MemoryBudget(options.map_budget_bytes, options.min_free_bytes)
+            if options.memory_budget_bytes
+            else None
+        )
         self._closing = False
         self.failed = asyncio.Event()
         """Set when a disk refused frames: what it holds is unknown, so the process must end."""

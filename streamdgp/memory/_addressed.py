@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["AddressedArrays", "ArrayList"]
+__all__ = ["AddressedArrays", "ArrayList", "require_within"]
 
 
 class ArrayList(Protocol):
@@ -23,7 +23,10 @@ class ArrayList(Protocol):
     def __setitem__(self, index: int, array: npt.NDArray[np.float32]) -> None: ...
 
     def put(self, indices: npt.NDArray[np.int64], arrays: Sequence[npt.NDArray[np.float32]]) -> None:
-        """Replace arrays. They are taken over: the caller must not write to them any more."""
+        """Replace arrays. They are taken over: the caller must not write to them any more.
+
+        An index may come twice, and the last array stays; one that is no entry's raises IndexError.
+        """
 
     def extend_empty(self, count: int) -> None:
         """Append entries that have no array yet."""
@@ -55,6 +58,8 @@ class AddressedArrays:
         return self._arrays[index]
 
     def __setitem__(self, index: int, array: npt.NDArray[np.float32]) -> None:
+        if index < 0:
+            raise IndexError(f"indices from 0 to {len(self) - 1}, not {index}")
         self._arrays[index] = array
         self._addresses[index] = array.__array_interface__["data"][0]
 
@@ -72,6 +77,7 @@ class AddressedArrays:
 
     def put(self, indices: npt.NDArray[np.int64], arrays: Sequence[npt.NDArray[np.float32]]) -> None:
         """Replace arrays. They are taken over: the caller must not write to them any more."""
+        require_within(indices, len(self))
         for row, index in enumerate(indices):
             self[index] = arrays[row]
 
@@ -91,6 +97,12 @@ class AddressedArrays:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> AddressedArrays:
         return _addressed(array.copy() for array in self._arrays)
+
+
+def require_within(indices: npt.NDArray[np.int64], count: int) -> None:
+    """Raises IndexError unless all are indices of so many entries; none is counted from the end."""
+    if len(indices) and not (0 <= indices.min() and indices.max() < count):
+        raise IndexError(f"indices from 0 to {count - 1}, not {indices.min()} to {indices.max()}")
 
 
 def _addressed(arrays: Iterable[npt.NDArray[np.float32]]) -> AddressedArrays:

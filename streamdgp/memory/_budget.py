@@ -28,11 +28,18 @@ _MIN_BYTES = 16 << 20
 class MemoryBudget:
     """Keeps the arrays of all its memories within ``max_bytes``, by evicting what was not used for longest.
 
-    What was used is known from :meth:`PagedMemory.touch`, and from evicted chunks having come back.
+    What was used is known from :meth:`PagedMemory.touch`, and from evicted chunks having come back. Where a
+    disk takes nothing more, arrays stay in memory, beyond the budget.
+
+    Parameters
+    ----------
+    min_free_bytes
+        What evicting leaves free on a disk: logs and commits need it more.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, min_free_bytes: int = 0) -> None:
         self.max_bytes = max(max_bytes, _MIN_BYTES)
+        self.min_free_bytes = min_free_bytes
         self.evicted_bytes = 0
         self._memories: weakref.WeakSet[PagedMemory] = weakref.WeakSet()
         self._guard = threading.Lock()
@@ -116,16 +123,16 @@ class MemoryBudget:
         oldest = np.argsort(stamp, kind="stable")
         count = int(np.searchsorted(np.cumsum(size[oldest]), excess)) + 1
         chosen = oldest[:count]
-        try:
-            for number, region in enumerate(regions):
-                mine = np.sort(chunk[chosen[owner[chosen] == number]])
+        for number, region in enumerate(regions):
+            mine = chosen[owner[chosen] == number]
+            try:
                 if len(mine):
-                    region.evict(mine)
-            self.evicted_bytes += int(size[chosen].sum())
-        except OSError as error:
-            if not self._has_warned:
-                _LOGGER.warning("memory cannot be put on disk (%s): the budget is exceeded", error)
-            self._has_warned = True
+                    region.evict(np.sort(chunk[mine]))
+                    self.evicted_bytes += int(size[mine].sum())
+            except OSError as error:  # other scenes may lie on other disks
+                if not self._has_warned:
+                    _LOGGER.warning("memory cannot be put on disk (%s): the budget is exceeded", error)
+                self._has_warned = True
 
     def _rss(self) -> int:
         return int(os.pread(self._statm, 256, 0).split()[1]) * mmap.PAGESIZE

@@ -35,7 +35,7 @@ class PagedMemory:
 
     def __init__(self, budget: MemoryBudget, directory: Path) -> None:
         self._budget = budget
-        self._scratch = Scratch(directory)
+        self._scratch = Scratch(directory, budget.min_free_bytes)
         self._regions: dict[str, Region] = {}
         self._lists: dict[str, SlotArrays] = {}
         self.lock = threading.RLock()

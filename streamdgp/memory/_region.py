@@ -12,6 +12,7 @@ is in memory; bit 62, it is swapped out; bit 61, it is the file's and not ours.
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import os
 import tempfile
@@ -52,14 +53,20 @@ _FAILED = ctypes.c_void_p(-1).value
 class Scratch:
     """A file without a name that evicted chunks go to; it is gone with the process, however that ends.
 
+    Parameters
+    ----------
+    min_free_bytes
+        With less than this free on the disk the file does not grow.
+
     Raises
     ------
     StorageError
         The directory takes no files, or the system does not tell which pages are in memory.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, min_free_bytes: int = 0) -> None:
         self._descriptor = self._pagemap = -1
+        self._min_free_bytes = min_free_bytes
         self._reserved = self._length = 0
         try:
             self._descriptor = _nameless_file(directory)
@@ -80,9 +87,20 @@ class Scratch:
     def write(self, data: Any, place: int) -> None:  # noqa: ANN401
         """Write at a place; raises OSError when the disk refuses."""
         left = memoryview(data).cast("B")
+        if self._min_free_bytes and self._grows(place, len(left)):
+            disk = os.fstatvfs(self._descriptor)
+            if disk.f_bavail * disk.f_frsize < self._min_free_bytes + len(left):
+                needed = f"less than {self._min_free_bytes / 1e6:.0f} MB would be left on the disk"
+                raise OSError(errno.ENOSPC, needed)
         while left:
             written = os.pwrite(self._descriptor, left, place)
             left, place = left[written:], place + written
+
+    def _grows(self, place: int, size: int) -> bool:
+        """Whether writing at a place takes room; where a file system does not tell, it does not."""
+        if place + size > self._length:
+            return True
+        return os.lseek(self._descriptor, place, os.SEEK_HOLE) < place + size
 
     def map_over(self, address: int, size: int, place: int) -> None:
         """Map the file's content at a place to an address; raises OSError, and then nothing has changed."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from streamdgp.memory._addressed import AddressedArrays
+from streamdgp.memory._addressed import AddressedArrays, require_within
 from streamdgp.memory._region import Region
 
 __all__ = ["SlotArrays"]
@@ -55,14 +55,20 @@ class SlotArrays:
             self._slot = np.concatenate([self._slot, np.full(max(256, len(self._slot)), _NONE)])
 
     def put(self, indices: npt.NDArray[np.int64], arrays: Sequence[npt.NDArray[np.float32]]) -> None:
-        """Replace arrays by copies of these."""
+        """Replace arrays by copies of these; of several for one entry the last stays."""
         if not len(indices):
             return
+        require_within(indices, self._count)
         old, new = self._slot[indices], self._take(len(indices))
         for row, slot in enumerate(new):
             self._slots[slot] = arrays[row]
         self._slot[indices] = new
-        self._given_up.append((self._epoch, old[old != _NONE]))
+        is_kept = self._slot[indices] == new
+        if not is_kept.all():
+            # An entry that is named twice gives up one slot, and what it was given first nobody has seen.
+            self._free = np.concatenate([self._free, new[~is_kept]])
+        given_up = old[is_kept]
+        self._given_up.append((self._epoch, given_up[given_up != _NONE]))
 
     def addresses(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Addresses (K,) of arrays, valid while nobody replaces them."""

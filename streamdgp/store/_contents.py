@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import icechunk
@@ -24,9 +25,11 @@ from streamdgp.store._digests import (
     require_attributes,
     require_shape,
 )
+from streamdgp.store._durable import drop_cached
+from streamdgp.store._opening import reopened, repository_path
 from streamdgp.store._tables import StagedColumn
 
-__all__ = ["Contents", "UnreadableError", "check_pages", "entries_after", "read_contents"]
+__all__ = ["Contents", "UnreadableError", "entries_after", "read_back", "read_contents"]
 
 _Array = npt.NDArray[Any]
 _READ_BYTES = 16 << 20
@@ -99,16 +102,8 @@ def read_contents(root: zarr.Group, where: str, sealed: str, memory: ArrayMemory
     return found
 
 
-def check_pages(root: zarr.Group, where: str, sealed: str, pages: Digests) -> None:
-    """Read some pages of a revision, and compare them with what was written.
-
-    Pages that the revision has no more are left out.
-
-    Raises
-    ------
-    UnreadableError
-        The attributes or a page cannot be read, or are not what was written.
-    """
+def _check_pages(root: zarr.Group, where: str, sealed: str, pages: Digests) -> None:
+    """Read some pages of a revision, less those that it has no more, and compare with what was written."""
     with _naming(where):
         entries = require_attributes(root.attrs.asdict(), sealed) or {}
         members = dict(_arrays(root))
@@ -130,6 +125,31 @@ def check_pages(root: zarr.Group, where: str, sealed: str, pages: Digests) -> No
                 values = np.asarray(array[page * n : (page + 1) * n] if n else array[...])
                 if page_digest(values) != digest:
                     raise DigestError(f"other values in page {page} than were written")
+
+
+def read_back(path: Path, since_s: float, snapshot_id: str, where: str, sealed: str, pages: Digests) -> None:
+    """Read pages of a revision from disk, as far as the kernel allows not from its cache, and compare them.
+
+    Parameters
+    ----------
+    since_s
+        Files from before this time stay in the cache: they have left it once since they were written.
+    where, sealed
+        As for :func:`read_contents`.
+    pages
+        What was written; those that the revision has no more are left out.
+
+    Raises
+    ------
+    UnreadableError
+        The attributes or a page cannot be read, or are not what was written.
+    """
+    with _naming(where):
+        drop_cached(repository_path(path), since_s)
+        # Opened anew: the object that wrote them has some of them in memory.
+        session = reopened(path).readonly_session(snapshot_id=snapshot_id)
+        root = zarr.open_group(session.store, mode="r", zarr_format=3)
+    _check_pages(root, where, sealed, pages)
 
 
 def entries_after(

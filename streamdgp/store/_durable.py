@@ -33,6 +33,8 @@ class DirectoryLock:
     ----------
     directory
         Made if missing. The lock is the file ``LOCK`` in it, which holds the owner's process id.
+    advice
+        What to do when another process holds the lock.
 
     Raises
     ------
@@ -40,7 +42,7 @@ class DirectoryLock:
         Another process, or another object of this one, holds the lock.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, advice: str = "Stop that process, or use another directory.") -> None:
         self.path = Path(directory) / _LOCK_NAME
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,7 +62,7 @@ class DirectoryLock:
             raise StorageError(
                 f"one writer for {directory}",
                 f"a lock held by process {owner}",
-                "Stop that process, or use another directory.",
+                advice,
                 metadata={"owner": owner},
             ) from error
         os.ftruncate(self._descriptor, 0)

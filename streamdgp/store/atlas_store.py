@@ -11,29 +11,31 @@ Every array has the codecs bytes, zstd and crc32c, and no shards.
 
 from __future__ import annotations
 
-import copy
 import datetime
 import logging
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import icechunk
-import numpy as np
-import numpy.typing as npt
-import zarr
 
 from streamdgp.atlas.changes import AtlasChanges
 from streamdgp.errors import AlreadyExistsError, NotFoundError, StorageError
 from streamdgp.memory import ArrayMemory
 from streamdgp.store._clearing import clear_before
 from streamdgp.store._clock import wait_until_after
-from streamdgp.store._contents import UnreadableError, check_pages, entries_after
+from streamdgp.store._committing import (
+    Layouts,
+    StagedCommit,
+    WrittenCommit,
+    layouts_at,
+    stage_commit,
+    write_commit,
+)
 from streamdgp.store._dating import ClockWatch, date_back_snapshots
-from streamdgp.store._digests import ArrayDigests, Digests, seal_commit
-from streamdgp.store._durable import DirectoryLock, drop_cached, sync_filesystem
+from streamdgp.store._digests import ArrayDigests, Digests
+from streamdgp.store._durable import DirectoryLock, sync_filesystem
 from streamdgp.store._failpoints import reach
 from streamdgp.store._history import History, RevisionInfo
 from streamdgp.store._opening import (
@@ -42,50 +44,16 @@ from streamdgp.store._opening import (
     has_repository,
     mend_repository,
     open_repository,
-    reopened,
-    repository_path,
 )
-from streamdgp.store._reading import SCHEMA_NAME, SCHEMA_VERSION, StoredRevision, damaged, read_revision
+from streamdgp.store._proving import Unproven
+from streamdgp.store._reading import StoredRevision, damaged, read_revision
 from streamdgp.store._retention import oldest_within
-from streamdgp.store._tables import (
-    Layout,
-    StagedColumn,
-    layouts_of,
-    stage_table,
-    write_array,
-    write_columns,
-)
 from streamdgp.store._tags import add_tag, remove_tag
 from streamdgp.store._tip import write_synced
 
 __all__ = ["AtlasStore", "RevisionInfo", "StagedCommit"]
 
 _LOGGER = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class StagedCommit:
-    """Copies of everything that one commit writes."""
-
-    revision: int
-    columns: list[StagedColumn]
-    arrays: dict[str, npt.NDArray[Any]]
-    metadata: dict[str, Any]
-    log_position: dict[str, Any]
-    message: str
-    frames: int
-    charts: int
-
-
-@dataclass(frozen=True)
-class _Made:
-    """A commit that was written; pages are digests, of all and of those that it wrote anew."""
-
-    snapshot_id: str
-    pages: Digests
-    new_pages: Digests
-    entries: ArrayDigests
-    attributes_sha256: str
 
 
 class AtlasStore:
@@ -107,9 +75,8 @@ class AtlasStore:
         self._failed = False
         self._digests: Digests | None = None  # of the newest revision, once they are known
         self._entries: ArrayDigests = {}  # of its arrays
-        self._unproven: dict[int, Digests] = {}  # pages by the revision that wrote them, not read back yet
-        self._proven_s = time.time()
-        self._layouts: dict[tuple[str, str], Layout] | None = None
+        self._unproven = Unproven(path)
+        self._layouts: Layouts | None = None
         self._history = history
         self._committed_s: float | None = None
         self.keep_for_s = 0.0
@@ -309,24 +276,12 @@ class AtlasStore:
             )
         if self._layouts is None:
             try:
-                session = self._repository.readonly_session(branch=BRANCH)
-                self._layouts = layouts_of(zarr.open_group(session.store, mode="r", zarr_format=3))
-            except (FileNotFoundError, zarr.errors.GroupNotFoundError):
-                self._layouts = {}
+                self._layouts = layouts_at(self._repository, BRANCH)
             except (icechunk.IcechunkError, OSError, ValueError, KeyError) as error:
                 raise damaged(self.path, "read (its layout)", error) from error
-        columns = [
-            one for name, table in changes.tables.items() for one in stage_table(name, table, self._layouts)
-        ]
-        return StagedCommit(
-            revision=self.latest_revision + 1,
-            columns=columns,
-            arrays={name: np.array(array) for name, array in changes.arrays.items()},
-            metadata=copy.deepcopy(changes.metadata),
-            log_position=dict(log_position),
-            message=message,
-            frames=frames,
-            charts=charts,
+        revision = self.latest_revision + 1
+        return stage_commit(
+            *(revision, changes, self._layouts, log_position, message), frames=frames, charts=charts
         )
 
     def write(self, staged: StagedCommit) -> int:
@@ -378,11 +333,9 @@ class AtlasStore:
             # Whether the branch moved is unknown: only opening the store again tells.
             self._failed = True
             raise damaged(self.path, f"given revision {revision}", error) from error
-        self._unproven[revision] = made.new_pages
+        self._unproven.note(revision, made.new_pages, created.timestamp())
         self._digests, self._entries = made.pages, made.entries
-        tables = {one.table for one in staged.columns}
-        kept = {key: value for key, value in (self._layouts or {}).items() if key[0] not in tables}
-        self._layouts = kept | {(one.table, one.column): one.layout for one in staged.columns}
+        self._layouts = staged.layouts_after(self._layouts or {})
         self._committed_s = time.monotonic()
         info = RevisionInfo(
             *(revision, created, staged.frames, staged.charts, made.snapshot_id, message),
@@ -394,31 +347,12 @@ class AtlasStore:
         _LOGGER.debug("committed revision %d (%s)", revision, made.snapshot_id)
         return revision
 
-    def _commit(self, staged: StagedCommit, totals: dict[str, Any], message: str) -> _Made:
-        """Write a staged commit as a snapshot."""
-        known = self._known_digests(staged)
-        session = self._repository.writable_session(BRANCH)
-        root = zarr.open_group(session.store, mode="a", zarr_format=3)
-        # Pages are written as they are: looking for empty ones costs more than it saves.
-        with zarr.config.set({"array.write_empty_chunks": True}):
-            written = write_columns(root, staged.columns, known)
-            for name, array in staged.arrays.items():
-                written |= write_array(root, name, array, known)
-        entries = entries_after(self._entries, staged.columns, staged.arrays, known | written)
-        attributes = {
-            "schema": SCHEMA_NAME,
-            "schema_version": SCHEMA_VERSION,
-            **totals,
-            "log_position": staged.log_position,
-            "metadata": staged.metadata,
-            "digests": entries,
-        }
-        root.attrs.put(attributes)
-        reach("commit.write")
-        facts = seal_commit(totals, attributes, message)
-        snapshot_id = session.commit(message, metadata=facts)
-        new = {key: page for key, page in written.items() if known.get(key) != page}
-        return _Made(snapshot_id, known | written, new, entries, facts["attributes_sha256"])
+    def _commit(self, staged: StagedCommit, totals: dict[str, Any], message: str) -> WrittenCommit:
+        if self._digests is None and self.latest_revision:
+            self.read()
+        return write_commit(
+            *(self._repository, BRANCH, staged, totals, message), self._digests or {}, self._entries
+        )
 
     def _follow_clock(self) -> bool:
         """After the clock was set back: wait a moment, or date the snapshots back; whether they were."""
@@ -454,13 +388,6 @@ class AtlasStore:
                 self._digests, self._entries = found.pages, found.known_entries()
         return stored
 
-    def _known_digests(self, staged: StagedCommit) -> Digests:
-        """Digests of all pages of the newest revision, less those of columns that are written anew."""
-        if self._digests is None and self.latest_revision:
-            self.read()
-        new = {(one.table, one.column) for one in staged.columns if one.is_new}
-        return {key: page for key, page in (self._digests or {}).items() if key[:2] not in new}
-
     def prove(self) -> int:
         """Read back from disk what was written up to the revision before the newest; returns its number.
 
@@ -473,30 +400,11 @@ class AtlasStore:
         StorageError
             A page is not what was written. What is written anew by later commits is looked at instead then.
         """
-        history = self._history.recent
-        if not history:
+        recent = self._history.recent
+        if not recent:
             return 0
-        info = history[-2:][0]
-        unproven = {number: pages for number, pages in self._unproven.items() if number <= info.revision}
-        if unproven:
-            repository = repository_path(self.path)
-            pages: Digests = {}
-            for number in sorted(unproven):
-                pages |= unproven[number]
-            try:
-                started_s = time.time()
-                drop_cached(repository, self._proven_s)
-                # A repository of its own: this one's has in memory what it wrote.
-                session = reopened(self.path).readonly_session(snapshot_id=info.snapshot_id)
-                root = zarr.open_group(session.store, mode="r", zarr_format=3)
-                check_pages(root, f"revision {info.revision}", info.attributes_sha256, pages)
-            except UnreadableError as error:
-                raise damaged(self.path, f"read back ({error.where})", error.cause) from error
-            except (icechunk.IcechunkError, ValueError, KeyError, OSError) as error:
-                raise damaged(self.path, f"read back (revision {info.revision})", error) from error
-            for number in unproven:
-                del self._unproven[number]
-            self._proven_s = started_s
+        info = recent[-2:][0]
+        self._unproven.read_back(info)
         return info.revision
 
     def fall_back(self) -> int:
@@ -529,7 +437,7 @@ class AtlasStore:
         with self._guard:
             self._history = self._history.without_newest()
         self._digests, self._layouts = None, None
-        self._unproven.clear()
+        self._unproven.forget()
         return before.revision
 
     def drop_before(self, revision: int) -> int:

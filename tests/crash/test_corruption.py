@@ -26,6 +26,7 @@ from streamdgp.store._clearing import keep_snapshots
 from streamdgp_server.check import check_data
 from streamdgp_server.scene_engine import open_scene
 from tests.crash.corruption import Damage, copy_of, every_damage, kind_of, lay_on
+from tests.crash.report import CrashReport
 from tests.crash.running import Running, fingerprint, state_fingerprint
 from tests.server.harness import ServerProcess, Stream, get_mesh, make_frame, mesh_bytes
 from tests.server.test_restart import run_server
@@ -34,7 +35,8 @@ _ARGUMENTS = ("--segment-size", "0.004", "--keep-revisions", "2")
 _SEGMENT_BYTES = 4000
 _FRAMES = 8
 _REFUSED = 3
-_IS_LONG = int(os.environ.get("STREAMDGP_CRASH_ROUNDS", "3")) >= 50
+_ROUNDS = int(os.environ.get("STREAMDGP_CRASH_ROUNDS", "3"))
+_IS_LONG = _ROUNDS >= 50
 _MOST_MEMORY_BYTES = 3 << 30
 """Of the process that runs the tests; a length that was damaged and believed would ask for more."""
 # Bytes that nothing reads, or that are made again from others; docs/storage.md names them.
@@ -134,11 +136,11 @@ def test_damage_is_named_or_harmless(
     outcome_of_intact: tuple[object, list[object]],
     tmp_path: Path,
     kind: str,
-    crash_report: Callable[..., None],
+    crash_report: CrashReport,
 ) -> None:
     counts = {"cases": 0, "named": 0, "harmless": 0}
     wanted, wanted_revisions = outcome_of_intact
-    for damage in chosen(intact, kind, _KINDS[kind] * (100 if _IS_LONG else 1)):
+    for damage in chosen(intact, kind, _KINDS[kind] * (_ROUNDS // 2 if _IS_LONG else 1)):
         checked = copy_of(intact, tmp_path / "checked")
         if not lay_on(checked, damage):
             continue
@@ -166,7 +168,7 @@ def test_damage_is_named_or_harmless(
 
 @pytest.mark.parametrize("kind", _KINDS if _IS_LONG else ("chunk",))
 def test_the_real_server_and_check_say_so(
-    intact: Path, tmp_path: Path, kind: str, crash_report: Callable[..., None]
+    intact: Path, tmp_path: Path, kind: str, crash_report: CrashReport
 ) -> None:
     """The same with the processes that users start: exit codes, one line, no traceback, no other mesh."""
     with ServerProcess(copy_of(intact, tmp_path / "intact"), *_ARGUMENTS) as server:

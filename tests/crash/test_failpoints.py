@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ import pytest
 from streamdgp.errors import StreamdgpError
 from streamdgp.store._failpoints import FAILPOINTS, VARIABLE
 from streamdgp.v1 import scene_service_pb2
+from tests.crash.report import CrashReport
 from tests.server.harness import ServerProcess, Stream, get_mesh, make_frame, mesh_bytes
 
 FRAMES = 14
@@ -56,7 +56,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest.mark.parametrize("name", FAILPOINTS if _IS_LONG else SHORT)
 def test_killed_there_then_resumed(
-    tmp_path: Path, name: str, uninterrupted: bytes, crash_report: Callable[..., None]
+    tmp_path: Path, name: str, uninterrupted: bytes, crash_report: CrashReport
 ) -> None:
     data = tmp_path / "data"
     failpoint = {VARIABLE: f"{name}:{_LATER.get(name, 1)}"}
@@ -69,7 +69,8 @@ def test_killed_there_then_resumed(
     stream.wait_ended()
     with ServerProcess(data, *ARGUMENTS) as server:
         stream = Stream(server)
-        opened = stream.opened()
+        with crash_report.opening("kills at failpoints"):
+            opened = stream.opened()
         lost = max(0, acknowledged + 1 - opened.next_sequence_number)
         send(stream, opened.next_sequence_number, FRAMES)
         assert stream.rejected == []

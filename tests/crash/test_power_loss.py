@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from streamdgp.config import SceneConfig
 from streamdgp_server.scene_engine import open_scene
 from streamdgp_server.scene_files import create_scene
 from tests.crash.power import Cut, PowerRecorder
+from tests.crash.report import CrashReport
 from tests.crash.running import Running, fingerprint
 
 _FRAMES = 9
@@ -59,7 +59,7 @@ def lay_out(directory: Path, session: Path, cut: Cut, objects: Path | None) -> N
 
 
 def test_nothing_acknowledged_is_lost(
-    recorded: tuple[Path, list[Cut], str], tmp_path: Path, crash_report: Callable[..., None]
+    recorded: tuple[Path, list[Cut], str], tmp_path: Path, crash_report: CrashReport
 ) -> None:
     session, cuts, wanted = recorded
     assert len(cuts) > 60
@@ -72,7 +72,8 @@ def test_nothing_acknowledged_is_lost(
         for objects in {cuts[k].objects, cuts[k].torn or cuts[k].objects}:
             directory = tmp_path / f"{k}-{tried}"
             lay_out(directory, session, cuts[k], objects)
-            running = Running(open_scene(directory, "cpu", _SEGMENT_BYTES))
+            with crash_report.opening("power cuts"):
+                running = Running(open_scene(directory, "cpu", _SEGMENT_BYTES))
             where = f"moment {k} of {len(cuts)}, {objects}"
             log = running.scene.log
             found = [one.sequence for one in log.records()]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from streamdgp.errors import StreamdgpError
+from tests.crash.report import CrashReport
 from tests.crash.test_failpoints import check, frame_count
 from tests.server.harness import ServerProcess, Stream, get_mesh, make_frame, mesh_bytes
 
@@ -37,7 +37,7 @@ def _stream_and_kill(server: ServerProcess, last: int, after_s: float) -> tuple[
 
 
 @pytest.mark.timeout(30 * (_ROUNDS + 5))
-def test_killed_at_random_moments(tmp_path: Path, crash_report: Callable[..., None]) -> None:
+def test_killed_at_random_moments(tmp_path: Path, crash_report: CrashReport) -> None:
     seed = int.from_bytes(os.urandom(4))
     _LOGGER.info("moments of seed %d", seed)
     rng = np.random.default_rng(seed)
@@ -63,7 +63,8 @@ def test_killed_at_random_moments(tmp_path: Path, crash_report: Callable[..., No
         crash_report("random kills", twice=max(0, applied - count))
         assert applied == count
         mesh = mesh_bytes(get_mesh(server))[1]
-    assert "test: intact" in check(data)
+    with crash_report.opening("random kills"):
+        assert "test: intact" in check(data)
     with ServerProcess(tmp_path / "uninterrupted", *_ARGUMENTS) as server:
         stream = Stream(server)
         for number in range(1, count + 1):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from streamdgp.atlas.changes import AtlasChanges, TableChange
 from streamdgp.errors import StorageError
-from streamdgp.store import AtlasStore, FrameLog, LogRecord, RecordKind
+from streamdgp.store import AtlasStore, FrameLog, LogRecord, RecordKind, _contents, _proving
 
 _ROWS = 4000  # several pages a column
 
@@ -126,3 +127,23 @@ def test_a_store_that_was_opened_again_proves_what_it_writes(store: AtlasStore) 
         again.commit(changes(2, range(0)), {"next": 3})
         with pytest.raises(StorageError, match="read back"):
             again.prove()
+
+
+def test_files_of_a_clock_that_was_set_back_leave_the_cache_too(
+    store: AtlasStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their times are then older than the last proof, and so they would be read from the cache."""
+    for number in (1, 2):
+        store.commit(changes(number), {"next": number})
+    store.prove()
+    asked_s: list[float] = []
+
+    def drop_cached(directory: Path, since_s: float) -> None:
+        asked_s.append(since_s)
+
+    monkeypatch.setattr(_contents, "drop_cached", drop_cached)
+    before_s = time.time() - 3600
+    monkeypatch.setattr(_proving.time, "time", lambda: before_s)
+    store.commit(changes(3), {"next": 3})
+    assert store.prove() == 2
+    assert asked_s == [before_s]

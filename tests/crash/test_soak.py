@@ -9,7 +9,6 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ import pytest
 from streamdgp.errors import StreamdgpError
 from streamdgp.store import FrameLog
 from streamdgp.v1 import scene_service_pb2
+from tests.crash.report import CrashReport
 from tests.crash.test_failpoints import check, frame_count
 from tests.server.harness import ServerProcess, Stream, get_mesh, make_frame, mesh_bytes, send_scan
 
@@ -133,7 +133,7 @@ def frame_of(producer: str, number: int, sequence: int = 0) -> object:
 
 
 @pytest.mark.timeout(300 + 240 * _MINUTES)
-def test_soak(tmp_path: Path, crash_report: Callable[..., None]) -> None:
+def test_soak(tmp_path: Path, crash_report: CrashReport) -> None:
     seed = int.from_bytes(os.urandom(4))
     _LOGGER.info("events of seed %d", seed)
     rng = np.random.default_rng(seed)
@@ -150,7 +150,8 @@ def test_soak(tmp_path: Path, crash_report: Callable[..., None]) -> None:
         mesh = soak.finish()
     except (AssertionError, StreamdgpError) as error:
         raise AssertionError(f"seed {seed}, event {count}: {error}\n{soak.give_up()}") from error
-    assert "test: intact" in check(soak.data)
+    with crash_report.opening("soak"):
+        assert "test: intact" in check(soak.data)
     with FrameLog(soak.data / "scenes" / "test" / "log") as log:
         order = [(one.producer, one.sequence) for one in log.records() if one.sequence]
     twice = len(order) - len(set(order))

@@ -80,6 +80,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
         assert done.returncode == 1
         assert done.stderr.count("\n") == 1
         assert "one writer for" in done.stderr
+        assert "Stop that server or check first, and start it again after the export" in done.stderr
         assert not list(folder.glob("*.sdgp*"))
     done = run_server("export", data, "test", "-o", file)
     assert done.returncode == 0, done.stderr
