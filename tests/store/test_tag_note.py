@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from contextlib import closing
 from pathlib import Path
 
@@ -25,16 +26,22 @@ def first_values(store: AtlasStore, revision: int) -> set[float]:
     return set(store.read(revision).state.tables["charts"]["weights"].ravel().tolist())
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An atlas with revisions 4 to 6, and 2 for its tag's sake."""
-    with closing(AtlasStore.create(tmp_path / "atlas")) as store:
+    path = tmp_path_factory.mktemp("made") / "atlas"
+    with closing(AtlasStore.create(path)) as store:
         for _ in range(6):
             commit(store)
         for name, revision in TAGS.items():
             store.tag(name, revision)
         store.drop_before(4)
-    return tmp_path / "atlas"
+    return path
+
+
+@pytest.fixture
+def path(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "atlas"))
 
 
 def file_of(path: Path, name: str) -> Path:
