@@ -21,6 +21,7 @@ __all__ = [
     "Digests",
     "array_entry",
     "column_pages",
+    "digest_of",
     "is_sealed",
     "page_digest",
     "require_array",
@@ -95,7 +96,7 @@ def require_attributes(attributes: Mapping[str, Any], sealed: str) -> ArrayDiges
     """
     if not sealed and attributes.get("schema_version") == _UNSEALED:
         return None
-    if sealed != _digest_of(attributes):
+    if sealed != digest_of(attributes):
         raise DigestError("other attributes than were committed")
     digests: ArrayDigests = attributes["digests"]
     return digests
@@ -103,8 +104,8 @@ def require_attributes(attributes: Mapping[str, Any], sealed: str) -> ArrayDiges
 
 def seal_commit(totals: Mapping[str, Any], attributes: Mapping[str, Any], message: str) -> dict[str, Any]:
     """A commit's metadata: its totals, the digest of its attributes, and the digest of all that."""
-    facts = {**totals, _ATTRIBUTES: _digest_of(attributes)}
-    return {**facts, _SEAL: _digest_of({**facts, "message": message})}
+    facts = {**totals, _ATTRIBUTES: digest_of(attributes)}
+    return {**facts, _SEAL: digest_of({**facts, "message": message})}
 
 
 def is_sealed(metadata: Mapping[str, Any], message: str) -> bool:
@@ -112,10 +113,11 @@ def is_sealed(metadata: Mapping[str, Any], message: str) -> bool:
     facts = {key: value for key, value in metadata.items() if key != _SEAL}
     if _SEAL not in metadata:
         return _ATTRIBUTES not in metadata
-    return bool(metadata[_SEAL] == _digest_of({**facts, "message": message}))
+    return bool(metadata[_SEAL] == digest_of({**facts, "message": message}))
 
 
-def _digest_of(content: Mapping[str, Any]) -> str:
+def digest_of(content: Mapping[str, Any]) -> str:
+    """SHA-256 of something JSON-able, cut to 32 digits."""
     # Once through JSON: as it will be read.
     plain = json.loads(json.dumps(dict(content)))
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"))

@@ -57,6 +57,11 @@ class History:
         """The revision of every tag."""
         return {name: info.revision for info in self for name in info.tags}
 
+    @property
+    def tagged_snapshots(self) -> dict[str, str]:
+        """The snapshot of every tag."""
+        return {name: info.snapshot_id for info in self for name in info.tags}
+
     def find(self, revision: int | None) -> RevisionInfo:
         """A revision by number, None for the newest; raises :class:`NotFoundError`."""
         if not self.recent:
@@ -129,7 +134,7 @@ def read_history(repository: icechunk.Repository, branch: str, path: Path) -> Hi
     tags: dict[str, int] = {}
     tagged: dict[int, RevisionInfo] = {}
     ids = {info.snapshot_id for info in recent}
-    for name, snapshot in read_tags(repository).items():
+    for name, snapshot in read_tags(repository, path).items():
         info = _info(path, snapshot)
         if snapshot.id not in ids:
             if not recent or info.revision >= recent[0].revision:

@@ -12,7 +12,8 @@ from streamdgp.errors import StorageError
 from streamdgp.store._clearing import restore_snapshots
 from streamdgp.store._durable import sweep_unfinished_objects, sync_filesystem
 from streamdgp.store._history import History, read_history
-from streamdgp.store._tags import remove_stale_tags, sweep_unfinished_tags
+from streamdgp.store._tag_note import differing_tags, mend_tags, read_noted_tags, write_noted_tags
+from streamdgp.store._tags import remove_stale_tags
 from streamdgp.store._tip import mend_branch, read_synced, write_synced
 
 __all__ = [
@@ -51,6 +52,12 @@ def create_repository(path: Path) -> icechunk.Repository:
 def open_repository(path: Path) -> tuple[icechunk.Repository, History]:
     """Open as it is, for reading; raises StorageError, OSError and IcechunkError."""
     repository = reopened(path)
+    for name in differing_tags(path):
+        raise StorageError(
+            f"tag {name} in {path} as it was given",
+            "another one, or none",
+            "Run streamdgp-server check --repair, or start the server.",
+        )
     history, noted = read_history(repository, BRANCH, path), read_synced(path)
     if _is_behind(repository, history, noted):
         raise StorageError(
@@ -64,7 +71,7 @@ def open_repository(path: Path) -> tuple[icechunk.Repository, History]:
 def mend_repository(path: Path) -> None:
     """Before opening for writing: undo what a killed writer or a power cut left; raises as opening does."""
     sweep_unfinished_objects(path)
-    sweep_unfinished_tags(path)
+    mend_tags(path)
     mend_branch(path, BRANCH)
     restore_snapshots(path, path / _NAME / "snapshots")
     repository, noted = reopened(path), read_synced(path)
@@ -88,7 +95,11 @@ def mend_repository(path: Path) -> None:
         repository.reset_branch(BRANCH, noted[1])
         sync_filesystem(path)
         history = read_history(repository, BRANCH, path)
-    remove_stale_tags(repository, history.tags)
+    if read_noted_tags(path) != history.tagged_snapshots:
+        # Of an earlier version (which noted nothing), or the writer died before it noted.
+        sync_filesystem(path)
+        write_noted_tags(path, history.tagged_snapshots)
+    remove_stale_tags(repository, path, history.tags)
     tip = (_newest(history), repository.lookup_branch(BRANCH))
     if noted != tip:
         # Damaged, of an earlier version (which noted nothing), or the writer died before it noted.

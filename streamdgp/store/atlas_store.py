@@ -48,6 +48,7 @@ from streamdgp.store._opening import (
 from streamdgp.store._proving import Unproven
 from streamdgp.store._reading import StoredRevision, damaged, read_revision
 from streamdgp.store._retention import oldest_within
+from streamdgp.store._tag_note import mend_tags, write_noted_tags
 from streamdgp.store._tags import add_tag, remove_tag
 from streamdgp.store._tip import write_synced
 
@@ -173,7 +174,7 @@ class AtlasStore:
         """
         self._require_writable()
         with self._clearing:
-            info = self._find(revision)
+            info = self._history.find(revision)
             known = self._history.tags.get(name)
             if known == info.revision:
                 return info
@@ -186,10 +187,11 @@ class AtlasStore:
             try:
                 add_tag(self._repository, name, info.snapshot_id)
                 sync_filesystem(self.path)
+                write_noted_tags(self.path, self._history.tagged_snapshots | {name: info.snapshot_id})
             except (icechunk.IcechunkError, OSError) as error:
                 raise damaged(self.path, f"given the tag {name}", error) from error
             self._set_tags(self._history.tags | {name: info.revision})
-            return self._find(info.revision)
+            return self._history.find(info.revision)
 
     def untag(self, name: str) -> int:
         """Take a name away, durably; returns the revision it stood for, which clearing may now delete.
@@ -204,12 +206,14 @@ class AtlasStore:
         self._require_writable()
         with self._clearing:
             revision = self.resolve_tag(name)
+            left = {key: value for key, value in self._history.tags.items() if key != name}
             try:
+                write_noted_tags(self.path, self._history.with_tags(left).tagged_snapshots)
                 remove_tag(self._repository, name)
                 sync_filesystem(self.path)
             except (icechunk.IcechunkError, OSError) as error:
                 raise damaged(self.path, f"rid of the tag {name}", error) from error
-            self._set_tags({key: value for key, value in self._history.tags.items() if key != name})
+            self._set_tags(left)
             return revision
 
     def resolve_tag(self, name: str) -> int:
@@ -382,7 +386,7 @@ class AtlasStore:
             A checksum does not match, or an object is missing; the message names the array.
         """
         with self._reading:
-            info = self._find(revision)
+            info = self._history.find(revision)
             stored, found = read_revision(self._repository, self.path, info, memory)
             if self._digests is None and info.revision == self.latest_revision:
                 self._digests, self._entries = found.pages, found.known_entries()
@@ -424,8 +428,9 @@ class AtlasStore:
                 f"{len(recent)} revisions" if self._lock else "one opened read-only or closed",
                 "Restore the directory from a copy.",
             )
-        before = recent[-2]
+        before, left = recent[-2], self._history.without_newest()
         try:
+            write_noted_tags(self.path, left.tagged_snapshots)
             for name in recent[-1].tags:
                 _LOGGER.error("tag %s is taken away with revision %d", name, recent[-1].revision)
                 remove_tag(self._repository, name)
@@ -435,7 +440,7 @@ class AtlasStore:
         except (icechunk.IcechunkError, OSError) as error:
             raise damaged(self.path, f"taken back to revision {before.revision}", error) from error
         with self._guard:
-            self._history = self._history.without_newest()
+            self._history = left
         self._digests, self._layouts = None, None
         self._unproven.forget()
         return before.revision
@@ -455,10 +460,10 @@ class AtlasStore:
         """
         self._require_writable()
         with self._clearing:
-            recent, keep = self._history.recent, self._find(revision)
+            recent, keep = self._history.recent, self._history.find(revision)
             if self.keep_for_s:
                 young = oldest_within(recent, self.keep_for_s, self._since_newest_s())
-                keep = self._find(min(young, keep.revision))
+                keep = self._history.find(min(young, keep.revision))
                 # One by one they leave that age; clearing them one by one would cost more than it frees.
                 if keep.revision < recent[0].revision + len(recent) // 10:
                     return 0
@@ -473,12 +478,10 @@ class AtlasStore:
                 with self._reading:
                     with self._guard:
                         self._history = self._history.without_before(keep.revision)
+                    mend_tags(self.path)  # what a tag that is lost would keep is deleted for good
                     return clear_before(self._repository, self.path, BRANCH, keep.snapshot_id)
             except (icechunk.IcechunkError, OSError) as error:
                 raise damaged(self.path, f"cleared of revisions before {revision}", error) from error
-
-    def _find(self, revision: int | None) -> RevisionInfo:
-        return self._history.find(revision)
 
     def _since_newest_s(self) -> float:
         if self._committed_s is not None:

@@ -59,10 +59,12 @@ def kind_of(path: str) -> str:
             return "DURABLE"
         case ["log", name] if name.endswith(".seg"):
             return "segment"
-        case ["atlas", "SYNCED"]:
-            return "SYNCED"
+        case ["atlas", "SYNCED" | "TAGS" as name]:
+            return name
         case ["atlas", "snapshots.kept", _]:
             return "kept snapshot"
+        case ["atlas", "icechunk", "refs", name, _] if name.startswith("branch.tag."):
+            return "tag"
         case ["atlas", "icechunk", "refs", *_]:
             return "ref"
         case ["atlas", "icechunk", folder, _]:

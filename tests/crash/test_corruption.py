@@ -23,6 +23,7 @@ import pytest
 from streamdgp.errors import StreamdgpError
 from streamdgp.store import AtlasStore
 from streamdgp.store._clearing import keep_snapshots
+from streamdgp.v1 import scene_service_pb2
 from streamdgp_server.check import check_data
 from streamdgp_server.scene_engine import open_scene
 from tests.crash.corruption import Damage, copy_of, every_damage, kind_of, lay_on
@@ -35,14 +36,16 @@ _ARGUMENTS = ("--segment-size", "0.004", "--keep-revisions", "2")
 _SEGMENT_BYTES = 4000
 _FRAMES = 8
 _REFUSED = 3
+_TAGGED = {2: "early", _FRAMES - 2: "late"}
+"""Given when so many frames were applied."""
 _ROUNDS = int(os.environ.get("STREAMDGP_CRASH_ROUNDS", "3"))
 _IS_LONG = _ROUNDS >= 50
 _MOST_MEMORY_BYTES = 3 << 30
 """Of the process that runs the tests; a length that was damaged and believed would ask for more."""
 # Bytes that nothing reads, or that are made again from others; docs/storage.md names them.
-_UNREAD = {"LOCK", "transaction", "SYNCED", "kept snapshot"}
+_UNREAD = {"LOCK", "transaction", "SYNCED", "TAGS", "kept snapshot"}
 _KINDS = {"scene.json": 2, "segment": 6, "DURABLE": 2, "SYNCED": 1, "kept snapshot": 1, "ref": 2}
-_KINDS |= {"snapshot": 3, "manifest": 4, "transaction": 1, "chunk": 3, "LOCK": 3}
+_KINDS |= {"tag": 4, "TAGS": 2, "snapshot": 3, "manifest": 4, "transaction": 1, "chunk": 3, "LOCK": 3}
 """How many damages ``make test`` tries; ``make crash`` a hundred times as many, which is all or nearly."""
 
 S, T = TypeVar("S"), TypeVar("T")
@@ -50,7 +53,9 @@ S, T = TypeVar("S"), TypeVar("T")
 
 @pytest.fixture(scope="module")
 def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data directory with all that there can be: dropped frames, a rejection, cleared revisions, copies."""
+    """A data directory with all that there can be: dropped frames, a rejection, cleared revisions, copies,
+    and tags, one of a revision that nothing else keeps.
+    """
     data = tmp_path_factory.mktemp("intact") / "data"
     with ServerProcess(data, *_ARGUMENTS) as server:
         stream = Stream(server)
@@ -61,6 +66,11 @@ def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
             stream.send_frames(frame)
             if number % 2 == 0:
                 stream.wait_applied(number)
+                if number in _TAGGED:
+                    tag_id = _TAGGED[number]
+                    server.scenes.CreateTag(
+                        scene_service_pb2.CreateTagRequest(scene="scenes/test", tag_id=tag_id)
+                    )
         stream.finish()
     atlas = data / "scenes" / "test" / "atlas"
     keep_snapshots(atlas, atlas / "icechunk" / "snapshots")
@@ -70,9 +80,9 @@ def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def applied(data: Path) -> tuple[object, ...]:
-    """What a start comes to: all state, the log's end, and what each producer's numbers are."""
+    """What a start comes to: all state, the log's end, what each producer's numbers are, and the tags."""
     running = Running(open_scene(data / "scenes" / "test", "cpu", _SEGMENT_BYTES))
-    scene, end = running.scene, running.scene.log.end_position
+    scene, end, tags = running.scene, running.scene.log.end_position, running.scene.store.tags()
     try:
         running.wait_applied(end)
     finally:
@@ -81,14 +91,15 @@ def applied(data: Path) -> tuple[object, ...]:
         name: (ledger.epoch, ledger.next_sequence, [astuple(entry) for entry in ledger.entries()])
         for name, ledger in scene.ledgers.items()
     }
-    return fingerprint(scene.reconstructor), end, ledgers
+    return fingerprint(scene.reconstructor), end, ledgers, tags
 
 
 def revisions(data: Path) -> list[object]:
     """All that can be asked about every revision."""
     store = AtlasStore.open(data / "scenes" / "test" / "atlas", read_only=True)
     with closing(store):
-        found = [(info, store.read(info.revision)) for info in store.revisions()]
+        every = [*store.tagged_revisions(), *store.revisions()]
+        found = [(info, store.read(info.revision)) for info in every]
     return [(info, state_fingerprint(one.state), one.log_position, one.created) for info, one in found]
 
 
