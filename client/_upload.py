@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from streamdgp.errors import DatasetError, InvalidFrameError, NotFoundError, SequenceError
 from streamdgp.frames import Frame
 from streamdgp_client._async_client import AsyncClient
-from streamdgp_client._types import FrameRecord, IngestStatus, Progress, Rejection
+from streamdgp_client._types import ConnectionChange, FrameRecord, IngestStatus, Progress, Rejection
 
 __all__ = ["FrameList", "UploadReport", "check_same_source", "upload"]
 
@@ -85,6 +85,7 @@ async def upload(
     on_progress: Callable[[Progress], None] | None = None,
     on_rejected: Callable[[Rejection], None] | None = None,
     on_unreadable: Callable[[str, Exception], None] | None = None,
+    on_connection: Callable[[ConnectionChange], None] | None = None,
 ) -> UploadReport:
     """Send the frames that the server has not yet; return when all are part of the surface.
 
@@ -95,7 +96,7 @@ async def upload(
     ----------
     client, frames, scene, producer_id, config
         What to send where; ``config`` is for a scene that is created.
-    on_progress
+    on_progress, on_connection
         As in ``AsyncClient.stream``.
     on_unreadable
         Called with the name and error of a frame that cannot be read.
@@ -128,7 +129,12 @@ async def upload(
             on_rejected(rejection)
 
     stream = client.stream(
-        scene, producer_id, config=config, on_progress=on_progress, on_rejected=count_rejected
+        scene,
+        producer_id,
+        config=config,
+        on_progress=on_progress,
+        on_rejected=count_rejected,
+        on_connection=on_connection,
     )
     async with stream:
         first = stream.next_sequence_number - 1

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 
 import grpc
 
 from streamdgp.config import SceneConfig
-from streamdgp.errors import AlreadyExistsError, InvalidInputError, NotFoundError
+from streamdgp.errors import AlreadyExistsError, InvalidInputError, NotFoundError, ServerUnavailableError
 from streamdgp.v1 import common_pb2, ingest_service_pb2, ingest_service_pb2_grpc
 from streamdgp.wire import check_name, config_from_proto, parse_scene_name
 from streamdgp_server.handling import page_bounds, reports_errors, streams_errors
 from streamdgp_server.ingest_session import IngestSession
+from streamdgp_server.part_budget import PartBudget
 from streamdgp_server.registry import SceneRegistry
 from streamdgp_server.scene_engine import SceneEngine
+from streamdgp_server.stall_watch import StallWatch
 
 __all__ = ["IngestServicer"]
 
+_LOGGER = logging.getLogger(__name__)
 _MAX_PAGE = 10_000
+_FRAMES_IN_A_ROW = 64
+_UNREAD = "answers not read"
 _Requests = AsyncIterator[ingest_service_pb2.IngestRequest]
 _Context = grpc.aio.ServicerContext[ingest_service_pb2.IngestRequest, ingest_service_pb2.IngestResponse]
 
@@ -28,30 +34,50 @@ class IngestServicer(ingest_service_pb2_grpc.IngestServiceServicer):
 
     def __init__(self, registry: SceneRegistry) -> None:
         self._registry = registry
+        self._budget = PartBudget(registry.options.max_part_bytes)
 
     @streams_errors
     async def Ingest(
         self, requests: _Requests, context: _Context
     ) -> AsyncIterator[ingest_service_pb2.IngestResponse]:
         """Answer ``open``, then say how far frames are until the client is done."""
-        first = await anext(requests, None)
+        options = self._registry.options
+        try:
+            async with asyncio.timeout(options.patience_s):
+                first = await anext(requests, None)
+        except TimeoutError as error:
+            raise _stalled("the first request", options.patience_s) from error
         if first is None or first.WhichOneof("request") != "open":
             raise InvalidInputError(
                 "an IngestOpen as first request", "something else", "Open the stream first."
             )
         producer = check_name(first.open.producer_id, "a producer_id")
         engine, is_created = await self._engine(first.open)
-        session = await IngestSession.open(engine, producer, first.open.epoch)
+        watch = StallWatch(options.patience_s)
+        session = await IngestSession.open(engine, producer, first.open.epoch, watch, self._budget)
         reader = asyncio.create_task(_read(session, requests))
         reader.add_done_callback(lambda _: session.advanced())
+        handler = asyncio.current_task()
+        assert handler is not None
+
+        def on_stall(what: str) -> None:
+            _LOGGER.warning("producer %s: %s for %g s: ending its stream", producer, what, watch.patience_s)
+            session.stalled = _stalled(what, watch.patience_s)
+            session.advanced()
+            if what == _UNREAD:
+                handler.cancel()  # it waits for the client to read, and would not see the error
+
+        watcher = asyncio.create_task(watch.run(on_stall))
         try:
-            yield ingest_service_pb2.IngestResponse(
-                header=session.header(), opened=session.opened(is_created=is_created)
-            )
+            with watch.during(_UNREAD):
+                yield ingest_service_pb2.IngestResponse(
+                    header=session.header(), opened=session.opened(is_created=is_created)
+                )
             while True:
                 session.changed.clear()
                 for response in session.responses():
-                    yield response
+                    with watch.during(_UNREAD):
+                        yield response
                 session.require_current()
                 if reader.done():
                     reader.result()
@@ -60,8 +86,10 @@ class IngestServicer(ingest_service_pb2_grpc.IngestServiceServicer):
                 await session.changed.wait()
         finally:
             session.close()
+            watcher.cancel()
             reader.cancel()
-            await asyncio.gather(reader, return_exceptions=True)
+            await asyncio.gather(reader, watcher, return_exceptions=True)
+            await session.release()
 
     @reports_errors
     async def GetIngestStatus(
@@ -114,14 +142,22 @@ class IngestServicer(ingest_service_pb2_grpc.IngestServiceServicer):
             return await self._registry.get(scene_id), False
 
 
+def _stalled(what: str, patience_s: float) -> ServerUnavailableError:
+    return ServerUnavailableError(
+        f"a client that goes on within {patience_s:g} s", what, "Open the stream again and go on from there."
+    )
+
+
 async def _read(session: IngestSession, requests: _Requests) -> None:
     """Hand over what the client sends, in order, until it half-closes."""
     async for request in requests:
         session.require_current()
         match request.WhichOneof("request"):
             case "frames":
-                for frame in request.frames.frames:
+                for count, frame in enumerate(request.frames.frames, 1):
                     await session.take_frame(frame)
+                    if count % _FRAMES_IN_A_ROW == 0:
+                        await asyncio.sleep(0)  # millions of empty frames fit into a message
             case "part":
                 await session.take_part(request.part)
             case other:

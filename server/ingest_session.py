@@ -9,11 +9,15 @@ from streamdgp.errors import InvalidFrameError, InvalidInputError, SequenceError
 from streamdgp.store import LogRecord, RecordKind
 from streamdgp.v1 import common_pb2, frame_pb2, ingest_service_pb2
 from streamdgp.wire import MAX_FRAME_BYTES, PartAssembler, frame_from_proto, rejection_from_error
+from streamdgp_server.part_budget import PartBudget
 from streamdgp_server.scene_engine import SceneEngine
+from streamdgp_server.stall_watch import StallWatch
 
 __all__ = ["IngestSession"]
 
 _MAX_SOURCE_ID_CHARACTERS = 256
+_MAX_UNSAID = 64
+_HALF_SENT = "a frame half sent"
 
 
 class IngestSession:
@@ -22,11 +26,19 @@ class IngestSession:
     ``changed`` is set whenever :meth:`responses` may have something new to say.
     """
 
-    def __init__(self, engine: SceneEngine, producer: str, epoch: int) -> None:
+    def __init__(
+        self, engine: SceneEngine, producer: str, epoch: int, watch: StallWatch, budget: PartBudget
+    ) -> None:
         self.engine = engine
         self.producer = producer
         self.epoch = epoch
         self.changed = asyncio.Event()
+        self.stalled: StreamdgpError | None = None
+        """What the client left half done for too long: ends the stream."""
+        self._watch = watch
+        self._budget = budget
+        self._reserved_bytes = 0
+        self._said = asyncio.Event()
         self._ledger = engine.ledger(producer)
         self._assembler = PartAssembler()
         self._rejections: deque[ingest_service_pb2.FrameRejected] = deque()
@@ -35,7 +47,9 @@ class IngestSession:
         self._last_progress: ingest_service_pb2.IngestProgress | None = None
 
     @classmethod
-    async def open(cls, engine: SceneEngine, producer: str, epoch: int) -> IngestSession:
+    async def open(
+        cls, engine: SceneEngine, producer: str, epoch: int, watch: StallWatch, budget: PartBudget
+    ) -> IngestSession:
         """Take the producer over from any older stream.
 
         Raises
@@ -59,7 +73,7 @@ class IngestSession:
             )
         is_new_epoch = not epoch or epoch > ledger.epoch
         ledger.epoch = epoch or ledger.epoch + 1
-        session = cls(engine, producer, ledger.epoch)
+        session = cls(engine, producer, ledger.epoch, watch, budget)
         engine.attach(producer, session)
         # Also when the epoch is not new: what the older stream had in flight is durable after this.
         if is_new_epoch or ledger.durable_sequence + 1 != ledger.next_sequence:
@@ -74,6 +88,11 @@ class IngestSession:
         """End of the stream, whatever ended it."""
         self.engine.detach(self.producer, self)
 
+    async def release(self) -> None:
+        """Give back what unfinished frames have reserved; when nobody takes frames any more."""
+        reserved, self._reserved_bytes = self._reserved_bytes, 0
+        await self._budget.give_back(reserved)
+
     def advanced(self) -> None:
         """Something became durable or applied, or the scene is ending (called by the engine)."""
         self.changed.set()
@@ -87,6 +106,8 @@ class IngestSession:
     def require_current(self) -> None:
         """Raise what must end the stream, if anything: a newer stream, a deleted scene, a shutdown."""
         self.engine.require_usable()
+        if self.stalled is not None:
+            raise self.stalled
         if not self.engine.is_attached(self.producer, self):
             raise SequenceError(
                 f"one stream of producer {self.producer}",
@@ -96,6 +117,7 @@ class IngestSession:
 
     async def take_frame(self, frame: frame_pb2.Frame) -> None:
         """A whole frame has arrived: log it, ignore it as known, or refuse it in band."""
+        await self._until_said()
         try:
             is_new = self._ledger.is_new(frame.sequence_number, frame.source_id, frame.source_crc32c)
         except SequenceError as error:
@@ -118,9 +140,13 @@ class IngestSession:
         if part.offset and part.sequence_number == self._dropped_number:
             return  # the rest of a frame that was refused at an earlier part
         self._dropped_number = 0
+        await self._until_said()
+        await self._reserve(part)
+        self._watch.end(_HALF_SENT)
         try:
             frame = self._assembler.add(part)
         except InvalidFrameError as error:
+            await self.release()
             self._dropped_number = part.sequence_number
             # Sending again mends a damaged part, but not a frame that is too large.
             is_consumed = (
@@ -130,9 +156,26 @@ class IngestSession:
                 self._log(frame_pb2.Frame(sequence_number=part.sequence_number), error)
             else:
                 self.refused(part.sequence_number, error, is_consumed=False)
+            return
+        if frame is None:
+            self._watch.begin(_HALF_SENT)
         else:
-            if frame is not None:
-                await self.take_frame(frame)
+            await self.take_frame(frame)
+            await self.release()
+
+    async def _until_said(self) -> None:
+        """Wait while the client leaves many refusals unread: memory must not grow with them."""
+        while len(self._rejections) >= _MAX_UNSAID:
+            self._said.clear()
+            await self._said.wait()
+
+    async def _reserve(self, part: ingest_service_pb2.FramePart) -> None:
+        """Wait for memory for a frame that begins."""
+        if part.offset == 0:
+            await self.release()
+            if 0 < part.total_bytes <= MAX_FRAME_BYTES:
+                await self._budget.take(part.total_bytes)
+                self._reserved_bytes = part.total_bytes
 
     def _log(self, frame: frame_pb2.Frame, refusal: InvalidInputError | None) -> None:
         """Use the next number up: queue the frame, or why it was refused, for the log."""
@@ -161,6 +204,7 @@ class IngestSession:
             for rejected in self._rejections
         ]
         self._rejections.clear()
+        self._said.set()
         progress = self.progress()
         if progress != self._last_progress:
             self._last_progress = progress

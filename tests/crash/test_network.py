@@ -1,0 +1,153 @@
+"""``streamdgp-client stream`` through a network that fails: every frame is applied once, and it says so."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from streamdgp.v1 import scene_service_pb2
+from tests.crash.proxy import Proxy
+from tests.datasets.builders import write_png
+from tests.server.harness import (
+    INTRINSICS,
+    TIMEOUT_S,
+    ServerProcess,
+    get_mesh,
+    mesh_bytes,
+    pose_around,
+    sphere_depth,
+)
+
+FRAMES = 16
+KEEPALIVE = ("--keepalive", "0.5")
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A walk around a sphere; the depth is noisy, so that frames do not become small on the way."""
+    folder = tmp_path_factory.mktemp("scan") / "walk"
+    folder.mkdir()
+    camera = [[INTRINSICS.fx, 0, INTRINSICS.cx], [0, INTRINSICS.fy, INTRINSICS.cy], [0, 0, 1]]
+    np.savetxt(folder / "camera-intrinsics.txt", camera)
+    rng = np.random.default_rng(0)
+    for number in range(FRAMES):
+        pose = pose_around(0.15 * number)
+        depth_mm = 1000 * sphere_depth(pose)
+        noise_mm = np.where(depth_mm > 0, rng.normal(0, 2, depth_mm.shape), 0)
+        write_png(folder / f"frame-{number:06d}.depth.png", (depth_mm + noise_mm).astype(np.uint16))
+        np.savetxt(folder / f"frame-{number:06d}.pose.txt", pose)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    with ServerProcess(tmp_path_factory.mktemp("network") / "data", *KEEPALIVE) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def mesh(server: ServerProcess, scan: Path) -> bytes:
+    """What the scan becomes when nothing happens."""
+    _, said = finish(start(scan, server.address, "undisturbed"))
+    assert said.strip() == ""
+    return mesh_bytes(get_mesh(server, "scenes/undisturbed"))[1]
+
+
+def start(scan: Path, address: str, scene: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", "from streamdgp_client.cli import main; main()", "stream", str(scan)]
+    return subprocess.Popen(
+        [*command, "--scene", scene, "--server", address, *KEEPALIVE],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(client: subprocess.Popen[str]) -> tuple[str, str]:
+    """Standard output, and the lines of the error stream that are not progress bars."""
+    out, error = client.communicate(timeout=TIMEOUT_S)
+    assert client.returncode == 0, error
+    bars = re.compile(r"^\s*(sent|durable|applied) .*$\n?", re.MULTILINE)
+    return out, bars.sub("", error)
+
+
+def assert_complete(server: ServerProcess, scene: str, mesh: bytes) -> None:
+    request = scene_service_pb2.GetSceneStatisticsRequest(scene=f"scenes/{scene}")
+    statistics = server.scenes.GetSceneStatistics(request).statistics
+    assert (statistics.frame_count, statistics.rejected_frame_count) == (FRAMES, 0)
+    assert mesh_bytes(get_mesh(server, f"scenes/{scene}"))[1] == mesh
+
+
+@pytest.mark.parametrize("fault", ["rst", "fin", "silence"])
+def test_a_connection_that_breaks_or_falls_silent(
+    server: ServerProcess, scan: Path, mesh: bytes, fault: str
+) -> None:
+    scene = f"broken-{fault}"
+    with Proxy(server.address) as proxy:
+        proxy.trap(30_000, fault)
+        client = start(scan, proxy.address, scene)
+        proxy.wait_for_trap()
+        out, said = finish(client)
+    assert f"{FRAMES} frames sent, 0 were there before, 0 rejected" in out
+    assert re.search(r"warning: connection lost \(UNAVAILABLE.*\), trying again", said), said
+    assert re.search(r"connected again, going on with frame \d+", said), said
+    assert_complete(server, scene, mesh)
+
+
+def test_a_client_that_is_killed_and_run_again(server: ServerProcess, scan: Path, mesh: bytes) -> None:
+    with Proxy(server.address) as proxy:
+        proxy.trap(30_000, "silence")  # so that it is killed in the middle
+        client = start(scan, proxy.address, "killed-client")
+        proxy.wait_for_trap()
+        client.send_signal(signal.SIGKILL)
+        client.communicate(timeout=TIMEOUT_S)
+    out, said = finish(start(scan, server.address, "killed-client"))
+    found = re.search(
+        rf"(\d+) frames sent, (\d+) were there before, 0 rejected; {FRAMES} frames durable", out
+    )
+    assert found is not None, out
+    assert int(found[1]) > 0
+    assert int(found[1]) + int(found[2]) == FRAMES
+    assert ("resumed at frame" in said) == (int(found[2]) > 0)
+    assert_complete(server, "killed-client", mesh)
+
+
+def test_ctrl_c_while_it_waits_for_the_server_is_clean(server: ServerProcess, scan: Path) -> None:
+    with Proxy(server.address) as proxy:
+        proxy.trap(30_000, "rst")
+        client = start(scan, proxy.address, "interrupted")
+        proxy.target = "127.0.0.1:1"
+        proxy.wait_for_trap()
+        assert client.stderr is not None
+        while "connection lost" not in client.stderr.readline():
+            assert client.poll() is None
+        client.send_signal(signal.SIGINT)
+        _, error = client.communicate(timeout=TIMEOUT_S)
+    assert client.returncode == 130
+    assert "interrupted: stopped; " in error
+    assert "The same command goes on from there." in error
+    assert "Traceback" not in error
+
+
+def test_a_server_that_is_killed_and_started_again(tmp_path: Path, scan: Path, mesh: bytes) -> None:
+    data = tmp_path / "data"
+    server = ServerProcess(data)
+    with Proxy(server.address) as proxy:
+        proxy.trap(30_000, "silence")
+        client = start(scan, proxy.address, "killed-server")
+        proxy.wait_for_trap()
+        server.kill()
+        proxy.strike("rst")
+        with ServerProcess(data) as server:
+            proxy.target = server.address
+            _, said = finish(client)
+            assert "connection lost" in said
+            assert "connected again, going on with frame" in said
+            assert_complete(server, "killed-server", mesh)
