@@ -31,6 +31,7 @@ PLAN: tuple[tuple[str, tuple[str, ...], bool], ...] = (
     ("stream", (), True),
     ("query", (), True),
     ("ingest", (), True),
+    ("recovery", (), True),
     ("fit_speed", (), False),
     ("transport_ablation", (), False),
     ("ablations", (), True),

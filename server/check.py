@@ -57,7 +57,7 @@ def check_scene(directory: Path, *, all_revisions: bool = False, repair: bool = 
 
             open_scene(directory, "cpu", ServerOptions(directory).segment_bytes).close()
         with FrameLog(directory / "log") as log:
-            record_count, end = log.verify(), log.end_position
+            record_count, end, dropped = log.verify(), log.end_position, log.dropped_before
         store = AtlasStore.open(directory / "atlas", read_only=True)
         latest, schema = store.latest_revision, 0
         everything = [*store.tagged_revisions(), *store.revisions()]
@@ -69,6 +69,12 @@ def check_scene(directory: Path, *, all_revisions: bool = False, repair: bool = 
                     f"a log of at least {position} records, which revision {info.revision} includes",
                     str(end),
                     "Restore the log from a copy.",
+                )
+            if info.revision == latest and position < dropped:
+                raise StorageError(
+                    f"all frames from log record {position} on, where revision {latest} ends",
+                    "some that were dropped, for later revisions included them",
+                    "Restore the atlas from a copy.",
                 )
     except StreamdgpError as error:
         return SceneCheck(directory.name, fault=str(error))

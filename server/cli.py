@@ -76,6 +76,13 @@ def main() -> None:
     help="Keep those of the last hours as well. Each costs what a commit writes. Default: 0.",
 )
 @click.option(
+    "--memory-budget",
+    type=click.FloatRange(24),
+    default=None,
+    metavar="MB",
+    help="Keep so much of all maps and tiles in memory, the rest on disk. Default: no limit.",
+)
+@click.option(
     "--min-free",
     type=click.FloatRange(0),
     default=None,
@@ -118,6 +125,7 @@ def serve(
     max_cells: int | None,
     keep_revisions: int | None,
     keep_revisions_for: float,
+    memory_budget: float | None,
     min_free: float | None,
     segment_size: float | None,
     keep_frames: bool,
@@ -160,6 +168,8 @@ def serve(
         options = replace(options, patience_s=patience)
     if segment_size is not None:
         options = replace(options, segment_bytes=int(1e6 * segment_size))
+    if memory_budget is not None:
+        options = replace(options, memory_budget_bytes=int(1e6 * memory_budget))
     if min_free is not None:
         options = replace(options, min_free_bytes=int(1e6 * min_free))
     if keep_revisions is not None:

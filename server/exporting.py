@@ -10,7 +10,7 @@ from pathlib import Path
 from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 from streamdgp.errors import InvalidInputError, NotFoundError, StorageError
-from streamdgp.store import AtlasStore, DirectoryLock, FrameLog
+from streamdgp.store import AtlasStore, DirectoryLock, FrameLog, RecordKind
 from streamdgp.store._durable import sync_directory
 from streamdgp_server.archive_manifest import MANIFEST_NAME, Manifest, Member
 from streamdgp_server.check import check_scene
@@ -90,7 +90,8 @@ def export_scene(
 
 def _require_all_applied(atlas: AtlasStore, log: FrameLog) -> None:
     applied = int(atlas.read().log_position["next"]) if atlas.latest_revision else 0
-    waiting = sum(record.sequence > 0 for record in log.records_without_payload()[applied:])
+    coming = log.records_without_payload()[applied - log.first_position :]
+    waiting = sum(record.kind is RecordKind.FRAME for record in coming)
     if waiting:
         raise InvalidInputError(
             "a newest revision that includes every frame, to leave the frames out",

@@ -157,7 +157,7 @@ class FitWorker:
 
     def _run(self) -> None:
         try:
-            self._prepare(self._published.surface)
+            self._committer.submit(self._prepare, self._published.surface)
             while not self._stopping:
                 if self._position < self._log.end_position:
                     self._apply(self._log.read(self._position))
@@ -275,7 +275,7 @@ class FitWorker:
         before, self._kept_position = self._kept_position, applied_position
         if not self._policy.keep_frames:
             try:
-                freed = self._log.drop_payloads(before)
+                freed = self._log.drop_payloads(before, self._store.prove)
             except StorageError as error:
                 _LOGGER.warning("%s. The frames stay until the next commit", error)
                 return

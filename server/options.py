@@ -22,6 +22,8 @@ class ServerOptions:
     """A mesh query that would visit more lattice cells is refused."""
     tile_cache_bytes: int = 256 * 1024 * 1024
     """Extracted tiles kept in memory, per scene."""
+    memory_budget_bytes: int = 0
+    """What the maps and tiles of all scenes may take in memory; the rest waits on disk. 0: no limit."""
     max_pending_bytes: int = 64 * 1024 * 1024
     """Frames received and not yet durable, per scene; beyond it the server stops reading."""
     max_credit: int = 256
@@ -40,3 +42,15 @@ class ServerOptions:
     """Revisions that were the newest one within so many seconds stay readable, however many there are."""
     commit: CommitPolicy = field(default_factory=CommitPolicy)
     """When fitted frames become a revision."""
+
+    @property
+    def tile_cache_share(self) -> int:
+        """Bytes of tiles that a scene keeps: under a budget at most an eighth of it."""
+        if not self.memory_budget_bytes:
+            return self.tile_cache_bytes
+        return min(self.tile_cache_bytes, self.memory_budget_bytes // 8)
+
+    @property
+    def map_budget_bytes(self) -> int:
+        """What of the memory budget is for maps."""
+        return self.memory_budget_bytes - self.memory_budget_bytes // 8

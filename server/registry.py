@@ -11,6 +11,7 @@ from typing import TypeVar, TypeVarTuple
 
 from streamdgp.config import SceneConfig
 from streamdgp.errors import NotFoundError, ServerUnavailableError, StorageError, StreamdgpError
+from streamdgp.memory import MemoryBudget
 from streamdgp.store import DirectoryLock
 from streamdgp_server.options import ServerOptions
 from streamdgp_server.priority import QueryPriority
@@ -48,6 +49,7 @@ class SceneRegistry:
         self._guards: dict[str, asyncio.Lock] = {}
         self._slot = threading.Semaphore(1)
         self.priority = QueryPriority()
+        self._budget = MemoryBudget(options.map_budget_bytes) if options.memory_budget_bytes else None
         self._closing = False
         self.failed = asyncio.Event()
         """Set when a disk refused frames: what it holds is unknown, so the process must end."""
@@ -148,14 +150,24 @@ class SceneRegistry:
     async def _open(self, scene_id: str) -> SceneEngine:
         self._require_exists(scene_id)
         opened = await self._in_io(
-            open_scene, self._scenes / scene_id, self.options.device, self.options.segment_bytes
+            open_scene,
+            self._scenes / scene_id,
+            self.options.device,
+            self.options.segment_bytes,
+            self._budget,
         )
         if self._closing:
             opened.close()
             self._require_open()
         opened.store.keep_for_s = self.options.keep_revisions_for_s
         engine = SceneEngine(
-            opened, self.options, self.io_executor, self._slot, self.priority, self._on_log_failure
+            opened,
+            self.options,
+            self.io_executor,
+            self._slot,
+            self.priority,
+            self._on_log_failure,
+            self._budget,
         )
         self._engines[scene_id] = engine
         backlog = engine.log.end_position - engine.published.applied_position

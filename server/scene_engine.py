@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import threading
 import time
@@ -14,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from streamdgp.errors import (
     InvalidInputError,
     NotFoundError,
@@ -22,6 +24,7 @@ from streamdgp.errors import (
     StreamdgpError,
 )
 from streamdgp.frames import Frame
+from streamdgp.memory import ArrayMemory, MemoryBudget
 from streamdgp.reconstructor import Reconstructor
 from streamdgp.store import (
     AtlasStore,
@@ -29,6 +32,7 @@ from streamdgp.store import (
     LogRecord,
     RecordKind,
     RevisionInfo,
+    StoredRevision,
     UnknownSchemaError,
     migrate,
 )
@@ -88,8 +92,12 @@ class OpenedScene:
         self.store.close()
 
 
-def open_scene(directory: Path, device: str, segment_bytes: int) -> OpenedScene:
+def open_scene(
+    directory: Path, device: str, segment_bytes: int, budget: MemoryBudget | None = None
+) -> OpenedScene:
     """Open a scene at its newest revision. Blocks; takes as long as reading the atlas does.
+
+    Given a budget, its map shares that with the maps of other scenes.
 
     Raises
     ------
@@ -105,13 +113,20 @@ def open_scene(directory: Path, device: str, segment_bytes: int) -> OpenedScene:
             store = AtlasStore.open(atlas)
         except NotFoundError:
             store = AtlasStore.create(atlas)
-        reconstructor, position = _restore(file, store, log, device)
+        reconstructor, position = _restore(file, store, log, device, _memory(budget, directory))
         if position > log.end_position:
             raise StorageError(
                 f"a log of at least {position} records in {log.directory}, which revision "
                 f"{store.latest_revision} includes",
                 str(log.end_position),
                 "Restore the log from a copy.",
+            )
+        if position < log.dropped_before:
+            raise StorageError(
+                f"all frames from log record {position} on in {log.directory}, where revision "
+                f"{store.latest_revision} ends",
+                "some that were dropped, for later revisions included them",
+                "Restore the atlas from a copy.",
             )
         ledgers = ProducerLedger.from_log(
             (record, log.read(record.position).payload.decode("utf-8", "replace"))
@@ -128,30 +143,46 @@ def open_scene(directory: Path, device: str, segment_bytes: int) -> OpenedScene:
     return OpenedScene(directory.name, directory, file, log, store, reconstructor, published, ledgers)
 
 
-def _restore(file: SceneFile, store: AtlasStore, log: FrameLog, device: str) -> tuple[Reconstructor, int]:
+def _memory(budget: MemoryBudget | None, directory: Path) -> ArrayMemory | None:
+    return None if budget is None else budget.memory(directory)
+
+
+def _restore(
+    file: SceneFile, store: AtlasStore, log: FrameLog, device: str, memory: ArrayMemory | None
+) -> tuple[Reconstructor, int]:
     """The reconstructor of the newest revision that can be read, and the log position after it."""
     if store.latest_revision == 0:
-        return Reconstructor(file.config, device=device), 0
+        return Reconstructor(file.config, device=device, memory=memory), 0
     try:
         stored = store.read()
     except UnknownSchemaError:
         raise
     except StorageError as damage:
-        if len(store.revisions()) < 2:
-            raise
-        stored = store.read(store.latest_revision - 1)
-        if int(stored.log_position["next"]) < log.kept_from:
-            raise
-        store.fall_back()
+        stored = _newest_readable(store, log, damage)
+        while store.latest_revision > stored.revision:
+            store.fall_back()
         _LOGGER.error(
             "%s. Going on from revision %d, and fitting again what came after it: log records from %d on",
             damage,
             stored.revision,
             stored.log_position["next"],
         )
-    return Reconstructor.restore(migrate_newest(store, stored), device=device), int(
+    return Reconstructor.restore(migrate_newest(store, stored), device=device, memory=memory), int(
         stored.log_position["next"]
     )
+
+
+def _newest_readable(store: AtlasStore, log: FrameLog, damage: StorageError) -> StoredRevision:
+    """The newest revision before a damaged one after which the log has all frames; else raises the damage."""
+    for info in reversed(store.revisions()[:-1]):
+        try:
+            stored = store.read(info.revision)
+        except StorageError:
+            continue
+        if int(stored.log_position["next"]) < log.dropped_before:
+            break
+        return stored
+    raise damage
 
 
 class SceneEngine:
@@ -167,6 +198,8 @@ class SceneEngine:
         Queries being answered, for which fitting steps aside.
     on_log_failure
         Called when the disk refused frames.
+    budget
+        What the maps of all scenes may take in memory; None: no limit.
     """
 
     def __init__(
@@ -177,15 +210,18 @@ class SceneEngine:
         slot: threading.Semaphore,
         priority: QueryPriority,
         on_log_failure: Callable[[StorageError], None],
+        budget: MemoryBudget | None = None,
     ) -> None:
+        self._budget, self._directory = budget, opened.directory
         self.scene_id = opened.scene_id
         self.file = opened.file
         self.log = opened.log
         self.store = opened.store
         self.published = opened.published
-        self.tile_cache = TileCache(options.tile_cache_bytes)
+        self.tile_cache = TileCache(options.tile_cache_share)
         self._priority = priority
-        self._signatures: dict[tuple[int, int, int], int] = {}
+        self._versions: npt.NDArray[np.int64] | None = None
+        self._left = np.zeros((0, 3), np.int64)
         self._tile_s = 1e-3
         self._is_closing = threading.Event()
         self.failure: StreamdgpError | None = None
@@ -315,10 +351,14 @@ class SceneEngine:
             seen = self._old.get(revision)
             if seen is None:
                 stored = self.store.read(revision)
-                reconstructor = Reconstructor.restore(migrate(stored.state), device=self._options.device)
+                reconstructor = Reconstructor.restore(
+                    migrate(stored.state),
+                    device=self._options.device,
+                    memory=_memory(self._budget, self._directory),
+                )
                 seen = PublishedRevision.of(reconstructor, revision, int(stored.log_position["next"]))
                 self._old[revision] = seen
-                if len(self._old) > _OLD_REVISIONS_KEPT:
+                if len(self._old) > (_OLD_REVISIONS_KEPT if self._budget is None else 1):
                     self._old.popitem(last=False)
             self._old.move_to_end(revision)
         return seen
@@ -354,29 +394,43 @@ class SceneEngine:
         self.log.close()
         self.store.close()
 
+    def relieve_memory(self) -> None:
+        """Put on disk what the memory budget has no room for. Any thread."""
+        if self._budget is not None:
+            self._budget.relieve()
+
     def _extract_tiles(self, surface: SurfaceSnapshot) -> None:
         """Bring the cache up to date at the default resolution; runs beside the fit thread.
 
         While nobody asks, tiles that a moving sensor changes again with every revision are left for the
         query that comes, as far as it can extract them in a moment.
         """
-        signatures = surface.signatures()
-        before, self._signatures = self._signatures, signatures
-        unsettled = {index for index, signature in signatures.items() if before.get(index) != signature}
+        before, self._versions = self._versions, surface.version
+        if before is None:
+            self._extract(surface, None)
+            return
+        stale = surface.stale_tiles(before)
+        left = stale[:0]
         if not self._priority.was_active_within(_WATCHED_S):
-            left = set(itertools.islice(unsettled, int(_BACKLOG_S / self._tile_s)))
-        else:
-            left = set()
+            count = min(len(stale), int(_BACKLOG_S / self._tile_s))
+            stale, left = stale[count:], stale[:count]
+        # What was left last time has settled, unless it is left once more.
+        waiting = {tuple(tile) for tile in self._left.tolist()} - {tuple(tile) for tile in left.tolist()}
+        self._left = left
+        settled = np.array(sorted(waiting), np.int64).reshape(-1, 3)
         started = time.perf_counter()
-        for _ in surface.tiles(
-            cache=self.tile_cache,
-            cancelled=self._is_closing.is_set,
-            is_wanted=lambda index, _: index not in left,
-        ):
-            self._priority.give_way()
-        fresh = len(unsettled) - len(left)
+        self._extract(surface, np.concatenate([stale, settled]))
+        fresh = len(stale) + len(settled)
         if fresh > _TILES_TO_TIME:
             self._tile_s = max((time.perf_counter() - started) / fresh, 1e-5)
+
+    def _extract(self, surface: SurfaceSnapshot, only: npt.NDArray[np.int64] | None) -> None:
+        """Put tiles into the cache; all of them (as far as there is room) or these."""
+        for _ in surface.tiles(cache=self.tile_cache, cancelled=self._is_closing.is_set, only=only):
+            if only is None and self.tile_cache.is_full:
+                break
+            self._priority.give_way()
+            self.relieve_memory()
 
     def _on_published(self, published: PublishedRevision) -> None:
         self.published = published

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
+
 from streamdgp.config import SceneConfig
 from streamdgp.errors import AlreadyExistsError, InvalidConfigError, StorageError
 from streamdgp.store import migrate_settings
@@ -21,7 +23,9 @@ __all__ = ["SceneFile", "create_scene", "remove_scene", "scene_ids", "sweep_unfi
 
 _FILE_NAME = "scene.json"
 _FORMAT = "streamdgp-scene"
-_VERSION = 1
+_VERSION = 2
+_UNSEALED = 1
+"""The version without a checksum."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,11 @@ class SceneFile:
         path = directory / _FILE_NAME
         try:
             content = json.loads(path.read_text("utf-8"))
-            if (content["format"], content["version"]) != (_FORMAT, _VERSION):
+            if content["format"] != _FORMAT or content["version"] not in (_UNSEALED, _VERSION):
                 raise ValueError(f"format {content['format']} version {content['version']}")
+            is_sealed = content["version"] == _VERSION or "crc32c" in content
+            if is_sealed and content["crc32c"] != _checksum(content):
+                raise ValueError("a wrong checksum")
             return cls(
                 SceneConfig.from_dict(migrate_settings(content["config"])),
                 datetime.datetime.fromisoformat(content["created"]),
@@ -50,12 +57,18 @@ class SceneFile:
 
     def to_dict(self) -> dict[str, Any]:
         """The content of ``scene.json``."""
-        return {
+        content = {
             "format": _FORMAT,
             "version": _VERSION,
             "created": self.created.isoformat(),
             "config": self.config.to_dict(),
         }
+        return {**content, "crc32c": _checksum(content)}
+
+
+def _checksum(content: dict[str, Any]) -> int:
+    text = json.dumps({key: value for key, value in content.items() if key != "crc32c"}, sort_keys=True)
+    return int(google_crc32c.value(text.encode()))
 
 
 def scene_ids(scenes: Path) -> Iterator[str]:

@@ -96,6 +96,7 @@ class SurfaceServicer(surface_service_pb2_grpc.SurfaceServiceServicer):
                 # Only while tiles are made: a client that reads slowly must not hold up fitting.
                 with self._registry.priority.query():
                     batch = await loop.run_in_executor(self._executor, _next_batch, messages)
+                    await loop.run_in_executor(self._executor, engine.relieve_memory)
                 if not batch:
                     break
                 for message in batch:

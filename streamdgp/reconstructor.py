@@ -363,8 +363,12 @@ class Reconstructor:
             )
         self = cls(SceneConfig.from_dict(state.metadata["config"]), device, memory)
         self.frame_count = int(state.metadata["frame_count"])
-        if not state.metadata["has_map"]:
-            return self
+        if state.metadata["has_map"]:
+            with self._memory.writing():
+                self._map = self._restored_map(state)
+        return self
+
+    def _restored_map(self, state: AtlasState) -> _Map:
         m = _Map(self.config, self.device, self._memory)
         for name, values in m.regime.shared_arrays().items():
             if not np.array_equal(values, state.arrays[name]):
@@ -388,8 +392,7 @@ class Reconstructor:
             lambda parameters: rasters_of(m.regime, torch.from_numpy(parameters).to(self.device)),
             self._memory,
         )
-        self._map = m
-        return self
+        return m
 
 
 class _Clock:

@@ -60,7 +60,7 @@ class Scratch:
 
     def __init__(self, directory: Path) -> None:
         self._descriptor = self._pagemap = -1
-        self._reserved = 0
+        self._reserved = self._length = 0
         try:
             self._descriptor = _nameless_file(directory)
             self._pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
@@ -86,6 +86,10 @@ class Scratch:
 
     def map_over(self, address: int, size: int, place: int) -> None:
         """Map the file's content at a place to an address; raises OSError, and then nothing has changed."""
+        if place + size > self._length:
+            # What lies behind the end of a file cannot be read; what was never written there is zero.
+            os.ftruncate(self._descriptor, place + size)
+            self._length = place + size
         flags = mmap.MAP_PRIVATE | _MAP_FIXED | _MAP_NORESERVE
         if _LIBC.mmap(address, size, _PROTECTION, flags, self._descriptor, place) != address:
             number = ctypes.get_errno()

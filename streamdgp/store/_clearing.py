@@ -17,7 +17,7 @@ import icechunk
 from streamdgp.store._durable import replace_durably, sync_filesystem
 from streamdgp.store._failpoints import reach
 
-__all__ = ["clear_before", "restore_snapshots"]
+__all__ = ["clear_before", "keep_snapshots", "restore_snapshots"]
 
 _LOGGER = logging.getLogger(__name__)
 _NAME = "snapshots.kept"
@@ -32,7 +32,7 @@ def clear_before(repository: icechunk.Repository, directory: Path, branch: str, 
     """
     snapshots = directory / "icechunk" / "snapshots"
     written = {info.id: info.written_at for info in repository.ancestry(branch=branch)}
-    _keep_snapshots(directory, snapshots)
+    keep_snapshots(directory, snapshots)
     reach("clear.expire")
     # Times along a branch only grow: Icechunk refuses a commit that is older than its parent.
     repository.expire_snapshots(older_than=written[oldest_id])
@@ -46,7 +46,7 @@ def clear_before(repository: icechunk.Repository, directory: Path, branch: str, 
     return int(summary.bytes_deleted)
 
 
-def _keep_snapshots(directory: Path, snapshots: Path) -> None:
+def keep_snapshots(directory: Path, snapshots: Path) -> None:
     """Copy all snapshots (small files), and sync the copies; raises OSError."""
     _forget_snapshots(directory)
     unfinished = directory / f"{_NAME}.tmp"

@@ -13,6 +13,7 @@ from streamdgp.errors import StorageError
 
 __all__ = [
     "DirectoryLock",
+    "drop_cached",
     "replace_durably",
     "sweep_unfinished_objects",
     "sync_directory",
@@ -127,6 +128,20 @@ def sync_filesystem(directory: Path) -> None:
             )
     finally:
         os.close(descriptor)
+
+
+def drop_cached(directory: Path, since_s: float) -> None:
+    """Let the kernel forget what it has in memory of synced files: reading them reads the disk.
+
+    Of files written since a time (of :func:`time.time`). A request; what else uses a page keeps it.
+    """
+    for path in directory.rglob("*"):
+        if path.is_file() and path.stat().st_mtime >= since_s - 1:  # file times are coarse
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            finally:
+                os.close(descriptor)
 
 
 def sweep_unfinished_objects(directory: Path) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 import icechunk
 
 from streamdgp.errors import NotFoundError, StorageError
+from streamdgp.store._digests import is_sealed
 from streamdgp.store._tags import read_tags
 
 __all__ = ["History", "RevisionInfo", "read_history"]
@@ -21,6 +22,7 @@ class RevisionInfo:
     """One line of the history. ``frames`` and ``charts`` are totals at that revision.
 
     ``created`` is UTC as the clock stood; numbers give the order, since a clock may be set back.
+    ``attributes_sha256`` is empty for a revision written before there were digests.
     """
 
     revision: int
@@ -33,6 +35,8 @@ class RevisionInfo:
     """Names given to it, sorted."""
     pause_s: float | None = None
     """Time since the commit before, by a clock that is never set; None where none was noted."""
+    attributes_sha256: str = ""
+    """What the commit says of the attributes of the root group."""
 
 
 @dataclass(frozen=True)
@@ -103,26 +107,30 @@ def read_history(repository: icechunk.Repository, branch: str, path: Path) -> Hi
     Raises
     ------
     StorageError
-        One is missing between others.
+        One is missing between others, is not what was committed, or lies under another's name.
     icechunk.IcechunkError
         A snapshot cannot be read.
     """
-    recent = [
-        _info(snapshot) for snapshot in repository.ancestry(branch=branch) if "revision" in snapshot.metadata
-    ]
+    recent: list[RevisionInfo] = []
+    wanted_id: str | None = repository.lookup_branch(branch)
+    for snapshot in repository.ancestry(branch=branch):
+        facts = snapshot.metadata
+        if snapshot.id != wanted_id:
+            raise _wrong(path, f"snapshot {wanted_id}", f"{snapshot.id} under its name")
+        wanted_id = snapshot.parent_id
+        if snapshot.parent_id is None and "revision" not in facts:
+            break  # the repository as it was made
+        info = _info(path, snapshot)
+        # Looked at while going back: exchanged snapshots may form a ring.
+        if recent and recent[-1].revision != info.revision + 1:
+            raise _wrong(path, f"revision {recent[-1].revision - 1} before it", str(info.revision))
+        recent.append(info)
     recent.reverse()
-    for before, after in itertools.pairwise(recent):
-        if after.revision != before.revision + 1:
-            raise StorageError(
-                f"revision {before.revision + 1} after {before.revision} in {path}",
-                str(after.revision),
-                "Restore the directory from a copy.",
-            )
     tags: dict[str, int] = {}
     tagged: dict[int, RevisionInfo] = {}
     ids = {info.snapshot_id for info in recent}
     for name, snapshot in read_tags(repository).items():
-        info = _info(snapshot)
+        info = _info(path, snapshot)
         if snapshot.id not in ids:
             if not recent or info.revision >= recent[0].revision:
                 continue  # of a revision that was given up since
@@ -131,15 +139,25 @@ def read_history(repository: icechunk.Repository, branch: str, path: Path) -> Hi
     return History(tuple(recent), tuple(tagged[n] for n in sorted(tagged))).with_tags(tags)
 
 
-def _info(snapshot: icechunk.SnapshotInfo) -> RevisionInfo:
+def _info(path: Path, snapshot: icechunk.SnapshotInfo) -> RevisionInfo:
     facts = snapshot.metadata
+    if not is_sealed(facts, snapshot.message):
+        raise _wrong(path, f"snapshot {snapshot.id} as it was committed", "another")
     pause_s = facts.get("pause_s")
-    return RevisionInfo(
-        int(facts["revision"]),
-        datetime.datetime.fromisoformat(facts["created"]),
-        int(facts["frames"]),
-        int(facts["charts"]),
-        snapshot.id,
-        snapshot.message,
-        pause_s=None if pause_s is None else float(pause_s),
-    )
+    try:
+        return RevisionInfo(
+            int(facts["revision"]),
+            datetime.datetime.fromisoformat(facts["created"]),
+            int(facts["frames"]),
+            int(facts["charts"]),
+            snapshot.id,
+            snapshot.message,
+            pause_s=None if pause_s is None else float(pause_s),
+            attributes_sha256=str(facts.get("attributes_sha256", "")),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise _wrong(path, f"a whole snapshot {snapshot.id}", f"one with a wrong {error}") from error
+
+
+def _wrong(path: Path, wanted: str, got: str) -> StorageError:
+    return StorageError(f"{wanted} in {path}", got, "Restore the directory from a copy.")

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import icechunk
-import numpy as np
-import numpy.typing as npt
 import zarr
 
 from streamdgp.atlas.changes import AtlasState
 from streamdgp.errors import StorageError
+from streamdgp.store._contents import Contents, UnreadableError, read_contents
 from streamdgp.store._history import RevisionInfo
 
 __all__ = [
@@ -26,7 +25,9 @@ __all__ = [
 ]
 
 SCHEMA_NAME = "streamdgp-atlas"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_READABLE_VERSIONS = (1, SCHEMA_VERSION)
+"""Version 1 had no digests."""
 
 
 class UnknownSchemaError(StorageError):
@@ -43,36 +44,29 @@ class StoredRevision:
     created: datetime.datetime
 
 
-def read_revision(repository: icechunk.Repository, path: Path, info: RevisionInfo) -> StoredRevision:
-    """Read a revision. The arrays are fresh copies.
+def read_revision(
+    repository: icechunk.Repository, path: Path, info: RevisionInfo
+) -> tuple[StoredRevision, Contents]:
+    """Read a revision, and compare it with what was committed. The arrays are fresh copies.
 
     Raises
     ------
     StorageError
-        A checksum does not match, or an object is missing; the message names the array.
+        Something does not match, or an object is missing; the message names the array.
     """
     where = f"revision {info.revision}"
     try:
         session = repository.readonly_session(snapshot_id=info.snapshot_id)
         root = zarr.open_group(session.store, mode="r", zarr_format=3)
-        attributes: dict[str, Any] = dict(root.attrs.asdict())
-        _check_schema(path, attributes)
-        tables: dict[str, dict[str, npt.NDArray[Any]]] = {}
-        for name, group in _members(root, "tables"):
-            where = f"revision {info.revision}, table {name}"
-            tables[name] = {}
-            for column, array in sorted(group.arrays()):
-                where = f"revision {info.revision}, table {name}, column {column}"
-                tables[name][column] = np.asarray(array[...])
-        arrays: dict[str, npt.NDArray[Any]] = {}
-        if "arrays" in root:
-            for name, array in sorted(zarr.open_group(root.store_path / "arrays", mode="r").arrays()):
-                where = f"revision {info.revision}, array {name}"
-                arrays[name] = np.asarray(array[...])
-    except (icechunk.IcechunkError, ValueError, KeyError, OSError, RuntimeError) as error:
+        _check_schema(path, dict(root.attrs.asdict()))
+        found = read_contents(root, where, info.attributes_sha256)
+        state = AtlasState(found.tables, found.arrays, dict(found.attributes["metadata"]))
+        position = dict(found.attributes["log_position"])
+    except UnreadableError as error:
+        raise damaged(path, f"read ({error.where})", error.cause) from error
+    except (icechunk.IcechunkError, ValueError, KeyError, OSError, TypeError) as error:
         raise damaged(path, f"read ({where})", error) from error
-    state = AtlasState(tables, arrays, dict(attributes["metadata"]))
-    return StoredRevision(info.revision, state, dict(attributes["log_position"]), info.created)
+    return StoredRevision(info.revision, state, position, info.created), found
 
 
 def damaged(path: Path, action: str, error: Exception) -> StorageError:
@@ -87,13 +81,9 @@ def damaged(path: Path, action: str, error: Exception) -> StorageError:
 
 def _check_schema(path: Path, attributes: dict[str, Any]) -> None:
     name, version = attributes.get("schema"), attributes.get("schema_version")
-    if name != SCHEMA_NAME or version != SCHEMA_VERSION:
+    if name != SCHEMA_NAME or version not in _READABLE_VERSIONS:
         raise UnknownSchemaError(
             f"schema {SCHEMA_NAME} version {SCHEMA_VERSION} in {path}",
             f"{name} version {version}",
             "Use the release that wrote it.",
         )
-
-
-def _members(root: zarr.Group, name: str) -> list[tuple[str, zarr.Group]]:
-    return sorted(zarr.open_group(root.store_path / name, mode="r").groups()) if name in root else []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -12,12 +11,10 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from streamdgp.atlas.changes import TableChange
+from streamdgp.store._digests import Digests, page_digest
 from streamdgp.store._paging import page_rows, row_runs, touched_pages
 
-__all__ = ["Digests", "Layout", "StagedColumn", "layouts_of", "stage_table", "write_array", "write_columns"]
-
-Digests = dict[tuple[str, str, int], bytes]
-"""(table, column, page): SHA-256 of what the newest revision holds there."""
+__all__ = ["Layout", "StagedColumn", "layouts_of", "stage_table", "write_array", "write_columns"]
 
 
 @dataclass(frozen=True)
@@ -98,7 +95,9 @@ def _write_column(group: zarr.Group, staged: StagedColumn, digests: Digests) -> 
         if array.shape != shape:
             array.resize(shape)
     # A changed row rarely changes in every column: most pages of most columns are as they were.
-    fresh = {(staged.table, staged.column, page): _digest(values) for page, values in staged.pages.items()}
+    fresh = {
+        (staged.table, staged.column, page): page_digest(values) for page, values in staged.pages.items()
+    }
     differs = np.array([key[2] for key, digest in fresh.items() if known.get(key) != digest], np.int64)
     for start, stop in row_runs(differs, n, layout.row_count):
         array[start:stop] = np.concatenate([staged.pages[k] for k in range(start // n, -(-stop // n))])
@@ -108,7 +107,7 @@ def _write_column(group: zarr.Group, staged: StagedColumn, digests: Digests) -> 
 def write_array(root: zarr.Group, name: str, values: npt.NDArray[Any], digests: Digests) -> Digests:
     """Write an array unless the last commit wrote the same; returns its digest."""
     values = np.asarray(values)
-    key, digest = ("", name, 0), _digest(values)
+    key, digest = ("", name, 0), page_digest(values)
     if digests.get(key) == digest:
         return {}
     group = root.require_group("arrays")
@@ -120,12 +119,6 @@ def write_array(root: zarr.Group, name: str, values: npt.NDArray[Any], digests: 
     if values.size:
         array[...] = values
     return {key: digest}
-
-
-def _digest(values: npt.NDArray[Any]) -> bytes:
-    digest = hashlib.sha256(np.ascontiguousarray(values).data)
-    digest.update(f"{values.shape} {values.dtype.str}".encode())
-    return digest.digest()
 
 
 def _compressor(dtype: np.dtype[Any]) -> BloscCodec:

@@ -25,21 +25,24 @@ def write_synced(directory: Path, revision: int, snapshot_id: str) -> None:
     replace_durably(directory / _NAME, content.encode())
 
 
-def read_synced(directory: Path) -> str:
-    """Snapshot of the newest revision known to be whole; empty when none is noted."""
+def read_synced(directory: Path) -> tuple[int, str]:
+    """The newest revision known to be whole and its snapshot; (0, "") when none is noted."""
     try:
-        return str(json.loads((directory / _NAME).read_bytes())["snapshot"])
+        noted = json.loads((directory / _NAME).read_bytes())
+        return int(noted["revision"]), str(noted["snapshot"])
     except (OSError, ValueError, KeyError, TypeError):
-        return ""
+        return 0, ""
 
 
 def mend_branch(directory: Path, branch: str) -> None:
-    """Point a branch whose file is empty or no JSON to the noted snapshot; raises OSError."""
-    path, noted = directory / "icechunk" / "refs" / f"branch.{branch}" / "ref.json", read_synced(directory)
-    if not noted or not path.exists():
+    """Point a branch whose file is missing, empty or no JSON to the noted snapshot; raises OSError."""
+    path = directory / "icechunk" / "refs" / f"branch.{branch}" / "ref.json"
+    _, noted = read_synced(directory)
+    if not noted:
         return
     try:
         json.loads(path.read_bytes())["snapshot"]
-    except (ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         _LOGGER.error("%s is unreadable; going back to the newest revision known to be whole", path)
+        path.parent.mkdir(exist_ok=True)
         replace_durably(path, json.dumps({"snapshot": noted}).encode())

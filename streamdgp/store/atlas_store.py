@@ -29,8 +29,10 @@ from streamdgp.atlas.changes import AtlasChanges
 from streamdgp.errors import AlreadyExistsError, NotFoundError, StorageError
 from streamdgp.store._clearing import clear_before
 from streamdgp.store._clock import wait_until_after
+from streamdgp.store._contents import UnreadableError, check_pages, entries_after
 from streamdgp.store._dating import ClockWatch, date_back_snapshots
-from streamdgp.store._durable import DirectoryLock, sync_filesystem
+from streamdgp.store._digests import ArrayDigests, Digests, seal_commit
+from streamdgp.store._durable import DirectoryLock, drop_cached, sync_filesystem
 from streamdgp.store._failpoints import reach
 from streamdgp.store._history import History, RevisionInfo
 from streamdgp.store._opening import (
@@ -39,11 +41,12 @@ from streamdgp.store._opening import (
     has_repository,
     mend_repository,
     open_repository,
+    reopened,
+    repository_path,
 )
 from streamdgp.store._reading import SCHEMA_NAME, SCHEMA_VERSION, StoredRevision, damaged, read_revision
 from streamdgp.store._retention import oldest_within
 from streamdgp.store._tables import (
-    Digests,
     Layout,
     StagedColumn,
     layouts_of,
@@ -73,6 +76,17 @@ class StagedCommit:
     charts: int
 
 
+@dataclass(frozen=True)
+class _Made:
+    """A commit that was written; pages are digests, of all and of those that it wrote anew."""
+
+    snapshot_id: str
+    pages: Digests
+    new_pages: Digests
+    entries: ArrayDigests
+    attributes_sha256: str
+
+
 class AtlasStore:
     """The committed revisions of one scene's atlas. One writer; any number of reading threads.
 
@@ -90,7 +104,10 @@ class AtlasStore:
         self._reading = threading.Lock()  # of objects that clearing may delete
         self._clearing = threading.Lock()  # what has a tag must not be cleared, nor what is cleared get one
         self._failed = False
-        self._digests: Digests = {}
+        self._digests: Digests | None = None  # of the newest revision, once they are known
+        self._entries: ArrayDigests = {}  # of its arrays
+        self._unproven: dict[int, Digests] = {}  # pages by the revision that wrote them, not read back yet
+        self._proven_s = time.time()
         self._layouts: dict[tuple[str, str], Layout] | None = None
         self._history = history
         self._committed_s: float | None = None
@@ -344,55 +361,63 @@ class AtlasStore:
         message = staged.message or f"revision {revision}"
         try:
             try:
-                snapshot_id, written = self._commit(staged, totals, message)
+                made = self._commit(staged, totals, message)
             except icechunk.IcechunkError:
                 # Icechunk takes no commit during which the clock was set; then nothing has happened.
                 if self._repository.lookup_branch(BRANCH) != tip:
                     raise
                 if not self._follow_clock() and not clock.was_set():
                     raise
-                snapshot_id, written = self._commit(staged, totals, message)
+                made = self._commit(staged, totals, message)
             reach("commit.sync")
             sync_filesystem(self.path)
             reach("commit.synced")
-            write_synced(self.path, revision, snapshot_id)
+            write_synced(self.path, revision, made.snapshot_id)
         except (icechunk.IcechunkError, OSError, StorageError) as error:
             # Whether the branch moved is unknown: only opening the store again tells.
             self._failed = True
             raise damaged(self.path, f"given revision {revision}", error) from error
-        self._digests |= written
+        self._unproven[revision] = made.new_pages
+        self._digests, self._entries = made.pages, made.entries
         tables = {one.table for one in staged.columns}
         kept = {key: value for key, value in (self._layouts or {}).items() if key[0] not in tables}
         self._layouts = kept | {(one.table, one.column): one.layout for one in staged.columns}
         self._committed_s = time.monotonic()
         info = RevisionInfo(
-            *(revision, created, staged.frames, staged.charts, snapshot_id, message), pause_s=pause_s
+            *(revision, created, staged.frames, staged.charts, made.snapshot_id, message),
+            pause_s=pause_s,
+            attributes_sha256=made.attributes_sha256,
         )
         with self._guard:
             self._history = self._history.with_recent(info)
-        _LOGGER.debug("committed revision %d (%s)", revision, snapshot_id)
+        _LOGGER.debug("committed revision %d (%s)", revision, made.snapshot_id)
         return revision
 
-    def _commit(self, staged: StagedCommit, totals: dict[str, Any], message: str) -> tuple[str, Digests]:
-        """Write a staged commit as a snapshot; its id, and the digests of the pages it wrote."""
+    def _commit(self, staged: StagedCommit, totals: dict[str, Any], message: str) -> _Made:
+        """Write a staged commit as a snapshot."""
+        known = self._known_digests(staged)
         session = self._repository.writable_session(BRANCH)
         root = zarr.open_group(session.store, mode="a", zarr_format=3)
         # Pages are written as they are: looking for empty ones costs more than it saves.
         with zarr.config.set({"array.write_empty_chunks": True}):
-            written = write_columns(root, staged.columns, self._digests)
+            written = write_columns(root, staged.columns, known)
             for name, array in staged.arrays.items():
-                written |= write_array(root, name, array, self._digests)
-        root.attrs.put(
-            {
-                "schema": SCHEMA_NAME,
-                "schema_version": SCHEMA_VERSION,
-                **totals,
-                "log_position": staged.log_position,
-                "metadata": staged.metadata,
-            }
-        )
+                written |= write_array(root, name, array, known)
+        entries = entries_after(self._entries, staged.columns, staged.arrays, known | written)
+        attributes = {
+            "schema": SCHEMA_NAME,
+            "schema_version": SCHEMA_VERSION,
+            **totals,
+            "log_position": staged.log_position,
+            "metadata": staged.metadata,
+            "digests": entries,
+        }
+        root.attrs.put(attributes)
         reach("commit.write")
-        return session.commit(message, metadata=totals), written
+        facts = seal_commit(totals, attributes, message)
+        snapshot_id = session.commit(message, metadata=facts)
+        new = {key: page for key, page in written.items() if known.get(key) != page}
+        return _Made(snapshot_id, known | written, new, entries, facts["attributes_sha256"])
 
     def _follow_clock(self) -> bool:
         """After the clock was set back: wait a moment, or date the snapshots back; whether they were."""
@@ -417,7 +442,56 @@ class AtlasStore:
             A checksum does not match, or an object is missing; the message names the array.
         """
         with self._reading:
-            return read_revision(self._repository, self.path, self._find(revision))
+            info = self._find(revision)
+            stored, found = read_revision(self._repository, self.path, info)
+            if self._digests is None and info.revision == self.latest_revision:
+                self._digests, self._entries = found.pages, found.known_entries()
+        return stored
+
+    def _known_digests(self, staged: StagedCommit) -> Digests:
+        """Digests of all pages of the newest revision, less those of columns that are written anew."""
+        if self._digests is None and self.latest_revision:
+            self.read()
+        new = {(one.table, one.column) for one in staged.columns if one.is_new}
+        return {key: page for key, page in (self._digests or {}).items() if key[:2] not in new}
+
+    def prove(self) -> int:
+        """Read back from disk what was written up to the revision before the newest; returns its number.
+
+        That one is gone back to when the newest cannot be read, so whatever it makes needless (frames, older
+        revisions) may be dropped after this, and not before. It reads only pages that commits have written
+        since the last time, as far as the kernel allows not from its cache. Not while a commit is written.
+
+        Raises
+        ------
+        StorageError
+            A page is not what was written. What is written anew by later commits is looked at instead then.
+        """
+        history = self._history.recent
+        if not history:
+            return 0
+        info = history[-2:][0]
+        unproven = {number: pages for number, pages in self._unproven.items() if number <= info.revision}
+        if unproven:
+            repository = repository_path(self.path)
+            pages: Digests = {}
+            for number in sorted(unproven):
+                pages |= unproven[number]
+            try:
+                started_s = time.time()
+                drop_cached(repository, self._proven_s)
+                # A repository of its own: this one's has in memory what it wrote.
+                session = reopened(self.path).readonly_session(snapshot_id=info.snapshot_id)
+                root = zarr.open_group(session.store, mode="r", zarr_format=3)
+                check_pages(root, f"revision {info.revision}", info.attributes_sha256, pages)
+            except UnreadableError as error:
+                raise damaged(self.path, f"read back ({error.where})", error.cause) from error
+            except (icechunk.IcechunkError, ValueError, KeyError, OSError) as error:
+                raise damaged(self.path, f"read back (revision {info.revision})", error) from error
+            for number in unproven:
+                del self._unproven[number]
+            self._proven_s = started_s
+        return info.revision
 
     def fall_back(self) -> int:
         """Give the newest revision up, for the one before it; returns that one's number.
@@ -448,7 +522,8 @@ class AtlasStore:
             raise damaged(self.path, f"taken back to revision {before.revision}", error) from error
         with self._guard:
             self._history = self._history.without_newest()
-        self._digests, self._layouts = {}, None
+        self._digests, self._layouts = None, None
+        self._unproven.clear()
         return before.revision
 
     def drop_before(self, revision: int) -> int:
@@ -474,6 +549,11 @@ class AtlasStore:
                 if keep.revision < recent[0].revision + len(recent) // 10:
                     return 0
             if keep.revision <= recent[0].revision:
+                return 0
+            try:
+                self.prove()
+            except StorageError as error:
+                _LOGGER.error("%s. Older revisions are kept", error)
                 return 0
             try:
                 with self._reading:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
@@ -159,23 +159,38 @@ class FrameLog:
             header = encode_segment_header(segment.first_position)
             yield segment.path.name, header + b"".join(chunk for _, chunk in self._stripped(segment))
 
-    def drop_payloads(self, before: int) -> int:
+    @property
+    def dropped_before(self) -> int:
+        """From this position on no payload has been dropped; 0 when none has been at all."""
+        dropped = (record.position for record in reversed(self._metas) if record.kind is RecordKind.DROPPED)
+        return next(dropped, -1) + 1
+
+    def drop_payloads(self, before: int, prove: Callable[[], object] | None = None) -> int:
         """Drop the payloads of frames in whole segments before a position; returns the bytes freed.
 
         The segment that is written to stays. Everything else about a record stays too, and rejections
         whole. No record before ``before`` may be read meanwhile. A segment is replaced by a rename: after a
         crash it is there whole or stripped.
 
+        Parameters
+        ----------
+        prove
+            Called once before anything is dropped: raises when what makes the frames needless cannot be read
+            (:meth:`AtlasStore.prove`).
+
         Raises
         ------
         StorageError
-            The disk refused; the segments that were not replaced are as before.
+            The disk refused, or ``prove`` did; the segments that were not replaced are as before.
         """
         freed = 0
         for number, segment in enumerate(self._segments[:-1]):
             if segment.end_position > before:
                 break
             if segment.has_frames:
+                if prove is not None:
+                    prove()
+                    prove = None
                 self._segments[number] = stripped = self._strip(segment)
                 freed += segment.end - stripped.end
                 os.close(segment.descriptor)
@@ -316,7 +331,7 @@ class FrameLog:
     def _open_segment(self, path: Path, durable: int, *, is_last: bool) -> None:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         segment = _Segment(path, descriptor, 0)
-        expected = self._segments[-1].end_position if self._segments else int(path.stem)
+        expected = self._segments[-1].end_position if self._segments else 0
         self._segments.append(segment)
         try:
             segment.first_position = decode_segment_header(os.pread(descriptor, SEGMENT_HEADER_BYTES, 0))

@@ -21,10 +21,10 @@ from streamdgp.parts import cores
 from streamdgp.surface.kernels import evaluate_nodes, march, refine_vertices
 from streamdgp.surface.marching import EDGE_AXIS, EDGE_CORNER, triangle_table
 from streamdgp.surface.mesh import TileMesh
+from streamdgp.surface.plan import TilePlan, plan_tiles, tiles_of
 
 __all__ = ["SurfaceSnapshot", "TileCache"]
 
-_TilePlan = tuple[tuple[int, int, int], npt.NDArray[np.int64], int]
 _TILES_PER_GROUP = 16
 _BAND_CELLS = 1.9
 _MIN_SUPPORT = 0.35
@@ -53,6 +53,11 @@ class TileCache:
             if tile is not None:
                 self._tiles.move_to_end(key)
             return tile
+
+    @property
+    def is_full(self) -> bool:
+        """Whether another tile would cost one that is held."""
+        return self._bytes > 0.9 * self._max_bytes
 
     def put(self, tile: TileMesh) -> None:
         """Hold a tile; the least recently used ones make room."""
@@ -115,6 +120,7 @@ class SurfaceSnapshot:
         cache: TileCache | None = None,
         cancelled: Callable[[], bool] | None = None,
         is_wanted: Callable[[tuple[int, int, int], int], bool] | None = None,
+        only: npt.NDArray[np.int64] | None = None,
     ) -> Iterator[TileMesh]:
         """Yield the non-empty tiles of the surface, in lattice order.
 
@@ -130,6 +136,8 @@ class SurfaceSnapshot:
             Asked between tiles; extraction stops when it returns True.
         is_wanted
             Asked with a tile's index and signature; tiles for which it returns False are left out.
+        only
+            Places (T, 3) of tiles: these and no others.
 
         Raises
         ------
@@ -141,18 +149,17 @@ class SurfaceSnapshot:
         if step is None or not len(self.rasters):
             return
 
-        def make(plan: _TilePlan) -> TileMesh:
-            index, members, signature = plan
-            tile = cache.get(step, index, signature) if cache is not None else None
+        def make(plan: TilePlan) -> TileMesh:
+            tile = cache.get(step, plan.index, plan.signature) if cache is not None else None
             if tile is None:
-                tile = self._extract(index, members, step, signature)
+                tile = self._extract(plan, step)
                 if cache is not None:
                     cache.put(tile)
             return tile
 
-        plans: Iterator[_TilePlan] = self._plan(step, roi)
+        plans: Iterator[TilePlan] = self._plan(step, roi, only)
         if is_wanted is not None:
-            plans = (plan for plan in plans if is_wanted(plan[0], plan[2]))
+            plans = (plan for plan in plans if is_wanted(plan.index, plan.signature))
         while group := list(itertools.islice(plans, _TILES_PER_GROUP)):
             if cancelled is not None and cancelled():
                 return
@@ -165,7 +172,17 @@ class SurfaceSnapshot:
         step = self._step(None)
         if step is None or not len(self.rasters):
             return {}
-        return {index: signature for index, _, signature in self._plan(step, None)}
+        return {plan.index: plan.signature for plan in self._plan(step, None)}
+
+    def stale_tiles(self, version_before: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Tiles (T, 3) at the default resolution that changed since the charts had these versions."""
+        step, known = self._step(None), len(version_before)
+        if step is None or not self.chart_count:
+            return np.zeros((0, 3), np.int64)
+        changed = np.ones(self.chart_count, np.bool_)
+        changed[:known] = self.version[:known] != version_before
+        lo, hi = self._boxes(step, None)
+        return tiles_of(lo[changed], hi[changed])
 
     # --- planning --------------------------------------------------------------------------------
 
@@ -185,8 +202,10 @@ class SurfaceSnapshot:
         inside = (self.anchor_m + reach >= roi[:3]) & (self.anchor_m - reach <= roi[3:])
         return np.asarray(inside.all(1))
 
-    def _plan(self, step: float, roi: npt.NDArray[np.float64] | None) -> Iterator[_TilePlan]:
-        """Tiles with the charts that influence them and a signature of those charts' versions."""
+    def _boxes(
+        self, step: float, roi: npt.NDArray[np.float64] | None
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Lowest and highest tile (K, 3) that each chart influences, within the region."""
         edge = step * self.tile_cells
         reach = (self.scale_m * self.blend_radius)[:, None]
         # One cell of margin: a vertex may move off its edge when it is put on the zero set.
@@ -197,27 +216,15 @@ class SurfaceSnapshot:
             roi = np.clip(roi, (self.anchor_m - reach).min() - edge, (self.anchor_m + reach).max() + edge)
             lo = np.maximum(lo, np.floor(roi[:3] / edge).astype(np.int64))
             hi = np.minimum(hi, np.floor(roi[3:] / edge).astype(np.int64))
-        span = np.maximum(hi - lo + 1, 0)
-        count = span.prod(1)
-        chart = np.repeat(np.arange(self.chart_count), count)
-        if not len(chart):
-            return
-        place = np.arange(len(chart)) - np.repeat(np.cumsum(count) - count, count)
-        s = span[chart]
-        tile = lo[chart] + np.stack(
-            [place // (s[:, 1] * s[:, 2]), place // s[:, 2] % s[:, 1], place % s[:, 2]], 1
-        )
-        order = np.lexsort((chart, tile[:, 2], tile[:, 1], tile[:, 0]))
-        tile, chart = tile[order], chart[order]
-        new = np.concatenate([[True], (np.diff(tile, axis=0) != 0).any(1)])
-        starts = np.flatnonzero(new)
-        token = _mix(
-            chart.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-            ^ _mix(self.version[chart].astype(np.uint64))
-        )
-        signature = np.add.reduceat(token, starts)
-        for begin, end, sign in zip(starts, [*starts[1:], len(chart)], signature, strict=True):
-            yield (int(tile[begin, 0]), int(tile[begin, 1]), int(tile[begin, 2])), chart[begin:end], int(sign)
+        return lo, hi
+
+    def _plan(
+        self, step: float, roi: npt.NDArray[np.float64] | None, only: npt.NDArray[np.int64] | None = None
+    ) -> Iterator[TilePlan]:
+        """Tiles with the charts that influence them and a signature of those charts' versions."""
+        if not self.chart_count:
+            return iter(())
+        return plan_tiles(*self._boxes(step, roi), self.version, only)
 
     # --- extraction ------------------------------------------------------------------------------
 
@@ -230,11 +237,9 @@ class SurfaceSnapshot:
             self.supports.addresses(members),
         )
 
-    def _extract(
-        self, index: tuple[int, int, int], members: npt.NDArray[np.int64], step: float, signature: int
-    ) -> TileMesh:
-        charts = self._gather(members)
-        corner = np.array(index, np.int64) * self.tile_cells
+    def _extract(self, plan: TilePlan, step: float) -> TileMesh:
+        charts = self._gather(plan.members)
+        corner = np.array(plan.index, np.int64) * self.tile_cells
         n = self.tile_cells + 1
         value = np.zeros((n, n, n))
         valid = np.zeros((n, n, n), np.uint8)
@@ -252,22 +257,15 @@ class SurfaceSnapshot:
         renumber = np.cumsum(used) - 1
         origin = (corner * step).astype(np.float64)
         return TileMesh(
-            index=index,
+            index=plan.index,
             resolution_m=step,
             origin_m=origin,
-            signature=signature,
+            signature=plan.signature,
             vertices=(vertices[used] - origin).astype(np.float32),
             normals=normals[used],
             triangles=renumber[triangles].astype(np.int32),
             vertex_keys=keys[used],
         )
-
-
-def _mix(h: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Finaliser of splitmix64, elementwise."""
-    h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return h ^ (h >> np.uint64(31))
 
 
 def _roi(roi_m: Sequence[float] | None) -> npt.NDArray[np.float64] | None:

@@ -189,7 +189,9 @@ def test_restore_gives_the_same_columns_and_look_up(count: int) -> None:
     atlas = _atlas(count)
     columns = {n: values.copy() for n, values in atlas.stored_columns().items()}
     assert columns.keys() == atlas.columns.keys() - {"rotation"}
-    again = Atlas.restore(atlas.radius_m, atlas.scale_m, columns)
+    again = Atlas.restore(
+        atlas.radius_m, atlas.scale_m, columns, lambda rows: [np.zeros((33, 33, 3), np.float32)] * len(rows)
+    )
     assert len(again) == count
     for name in atlas.columns:
         assert again.column(name).tobytes() == atlas.column(name).tobytes(), name
@@ -243,7 +245,9 @@ def test_restored_charts_face_the_same_way_to_the_bit() -> None:
     assert atlas.column("rotation").tobytes() == at_once.tobytes()
     columns = {n: values.copy() for n, values in atlas.stored_columns().items()}
     assert "rotation" not in columns
-    again = Atlas.restore(atlas.radius_m, atlas.scale_m, columns)
+    again = Atlas.restore(
+        atlas.radius_m, atlas.scale_m, columns, lambda rows: [np.zeros((33, 33, 3), np.float32)] * len(rows)
+    )
     assert again.column("rotation").tobytes() == at_once.tobytes()
     grown = again.capacity
     again.grow()

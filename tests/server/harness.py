@@ -22,6 +22,7 @@ from streamdgp.v1 import (
     frame_pb2,
     ingest_service_pb2,
     ingest_service_pb2_grpc,
+    scene_service_pb2,
     scene_service_pb2_grpc,
     surface_service_pb2,
     surface_service_pb2_grpc,
@@ -213,6 +214,12 @@ class Stream:
         with self._changed:
             self._done = True
             self._changed.notify_all()
+
+
+def create_coarse_scene(server: ServerProcess, scene_id: str = "test") -> None:
+    """A scene of few charts, for tests that ask for many meshes."""
+    coarse = scene_service_pb2.SceneConfig(evidence_voxel_m=0.03, anchor_radius_m=0.12)
+    server.scenes.CreateScene(scene_service_pb2.CreateSceneRequest(scene_id=scene_id, config=coarse))
 
 
 def send_scan(server: ServerProcess, first: int, last: int, scene: str = "scenes/test") -> Stream:

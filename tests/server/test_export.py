@@ -20,7 +20,15 @@ from streamdgp.store import DirectoryLock, FrameLog, LogRecord, RecordKind
 from streamdgp.v1 import scene_service_pb2
 from streamdgp_server.exporting import export_scene
 from streamdgp_server.importing import import_scene
-from tests.server.harness import ServerProcess, Stream, get_mesh, make_frame, mesh_bytes, send_scan
+from tests.server.harness import (
+    ServerProcess,
+    Stream,
+    create_coarse_scene,
+    get_mesh,
+    make_frame,
+    mesh_bytes,
+    send_scan,
+)
 
 FRAMES = 6
 Members = dict[str, bytes]
@@ -57,6 +65,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     folder = tmp_path_factory.mktemp("export")
     data, file = folder / "data", folder / "test.sdgp"
     with ServerProcess(data, "--keep-revisions", "2") as server:
+        create_coarse_scene(server)
         stream = Stream(server)
         for number in range(1, FRAMES + 1):
             stream.send_frames(make_frame(number))

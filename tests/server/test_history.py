@@ -14,7 +14,15 @@ import pytest
 from streamdgp.errors import AlreadyExistsError, InvalidInputError, NotFoundError
 from streamdgp.v1 import scene_service_pb2
 from streamdgp_client import Client
-from tests.server.harness import ServerProcess, Stream, get_mesh, make_frame, mesh_bytes, send_scan
+from tests.server.harness import (
+    ServerProcess,
+    Stream,
+    create_coarse_scene,
+    get_mesh,
+    make_frame,
+    mesh_bytes,
+    send_scan,
+)
 
 SCENE = "scenes/test"
 ARGUMENTS = ("--keep-revisions", "3", "--segment-size", "0.01")
@@ -48,8 +56,9 @@ def test_a_revision_never_changes(tmp_path: Path) -> None:
     """While frames stream in, after clearing, and after a restart."""
     data, seen = tmp_path / "data", dict[int, bytes]()
     with ServerProcess(data, *ARGUMENTS) as server:
+        create_coarse_scene(server)
         stream = Stream(server)
-        for number in range(1, 13):
+        for number in range(1, 11):
             stream.send_frames(make_frame(number))
             stream.wait_applied(number)
             revision, mesh = mesh_bytes(get_mesh(server))
@@ -60,7 +69,7 @@ def test_a_revision_never_changes(tmp_path: Path) -> None:
                 )
                 header = server.scenes.CreateTag(request).header
                 assert header.revision == revision
-            if number % 4 == 0:
+            if number % 5 == 0:
                 assert_as_seen(server, seen, 3)
         stream.finish()
         assert len(set(seen.values())) == len(seen), "the surface did not change: nothing was tested"
@@ -74,13 +83,14 @@ def test_a_revision_never_changes(tmp_path: Path) -> None:
         assert_as_seen(server, seen, 5)
         for tag, number in tags.items():
             assert mesh_bytes(get_mesh(server, SCENE, revision_tag=tag)) == (number, seen[number])
-        send_scan(server, 13, 18)
+        send_scan(server, 11, 14)
         assert_as_seen(server, {number: seen[number] for number in tags.values()}, 2)
 
 
 @pytest.fixture(scope="module")
 def tagged(server: ServerProcess) -> Iterator[Client]:
     """A scene named ``named`` with some revisions."""
+    create_coarse_scene(server, "named")
     stream = Stream(server, "scenes/named")
     for number in range(1, 5):
         stream.send_frames(make_frame(number))

@@ -14,6 +14,7 @@ from streamdgp.config import SceneConfig
 from streamdgp.errors import InvalidInputError, StreamdgpError
 from streamdgp.reconstructor import Reconstructor
 from streamdgp.surface import SurfaceSnapshot, TileCache, TileMesh, weld_tiles
+from streamdgp.surface.plan import TilePlan
 from tests.reference.mesh import topology, triangle_set
 from tests.reference.scans import VOXEL_M, scan
 from tests.reference.shapes import Plane, depth_frame, look_at
@@ -27,9 +28,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[Index]:
     seen: list[Index] = []
     original = SurfaceSnapshot._extract
 
-    def extract(self: SurfaceSnapshot, index: Index, *args: object) -> TileMesh:
-        seen.append(index)
-        return original(self, index, *args)  # type: ignore[arg-type]
+    def extract(self: SurfaceSnapshot, plan: TilePlan, step: float) -> TileMesh:
+        seen.append(plan.index)
+        return original(self, plan, step)
 
     monkeypatch.setattr(SurfaceSnapshot, "_extract", extract)
     return seen
