@@ -38,5 +38,7 @@ def channel_options(keepalive_s: float) -> list[tuple[str, int]]:
         # A cable that was pulled closes nothing: without pings a stream would wait for ever.
         ("grpc.keepalive_time_ms", max(1, int(1000 * keepalive_s))),
         ("grpc.keepalive_timeout_ms", patience_ms),
+        # Of every ping; a minute by default, which a ping under way when the network falls silent would take.
+        ("grpc.http2.ping_timeout_ms", patience_ms),
         ("grpc.http2.max_pings_without_data", 0),
     ]

@@ -24,7 +24,7 @@ __all__ = ["serve"]
 
 _LOGGER = logging.getLogger(__name__)
 _GRACE_S = 5.0
-_PINGS_ALLOWED_S = 10.0
+_PINGS_ALLOWED_MS = 10_000
 
 
 async def serve(options: ServerOptions, listen: str, ready: Callable[[str], None]) -> None:
@@ -76,19 +76,18 @@ async def serve(options: ServerOptions, listen: str, ready: Callable[[str], None
 
 
 def _channel_options(keepalive_s: float) -> list[tuple[str, int]]:
+    patience_ms = max(1, int(500 * keepalive_s))
     return [
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_send_message_length", -1),
         ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server
         # A robot that vanished closes nothing: without pings its stream would stay for ever.
         ("grpc.keepalive_time_ms", max(1, int(1000 * keepalive_s))),
-        ("grpc.keepalive_timeout_ms", max(1, int(500 * keepalive_s))),
+        ("grpc.keepalive_timeout_ms", patience_ms),
+        ("grpc.http2.ping_timeout_ms", patience_ms),  # else a ping of another kind has a minute
         ("grpc.http2.max_pings_without_data", 0),
         # Clients may ping as often as the server does, and every 10 s, without being cut off.
-        (
-            "grpc.http2.min_recv_ping_interval_without_data_ms",
-            int(min(1000 * _PINGS_ALLOWED_S, 500 * keepalive_s)),
-        ),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", min(_PINGS_ALLOWED_MS, patience_ms)),
         ("grpc.keepalive_permit_without_calls", 1),
     ]
 
