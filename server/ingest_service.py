@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 
 import grpc
 
@@ -17,14 +18,12 @@ from streamdgp_server.ingest_session import IngestSession
 from streamdgp_server.part_budget import PartBudget
 from streamdgp_server.registry import SceneRegistry
 from streamdgp_server.scene_engine import SceneEngine
-from streamdgp_server.stall_watch import StallWatch
 
 __all__ = ["IngestServicer"]
 
 _LOGGER = logging.getLogger(__name__)
 _MAX_PAGE = 10_000
 _FRAMES_IN_A_ROW = 64
-_UNREAD = "answers not read"
 _Requests = AsyncIterator[ingest_service_pb2.IngestRequest]
 _Context = grpc.aio.ServicerContext[ingest_service_pb2.IngestRequest, ingest_service_pb2.IngestResponse]
 
@@ -41,42 +40,31 @@ class IngestServicer(ingest_service_pb2_grpc.IngestServiceServicer):
         self, requests: _Requests, context: _Context
     ) -> AsyncIterator[ingest_service_pb2.IngestResponse]:
         """Answer ``open``, then say how far frames are until the client is done."""
-        options = self._registry.options
+        patience_s = self._registry.options.patience_s
         try:
-            async with asyncio.timeout(options.patience_s):
+            async with asyncio.timeout(patience_s):
                 first = await anext(requests, None)
         except TimeoutError as error:
-            raise _stalled("the first request", options.patience_s) from error
+            raise _stalled("no first request", patience_s) from error
         if first is None or first.WhichOneof("request") != "open":
             raise InvalidInputError(
                 "an IngestOpen as first request", "something else", "Open the stream first."
             )
         producer = check_name(first.open.producer_id, "a producer_id")
         engine, is_created = await self._engine(first.open)
-        watch = StallWatch(options.patience_s)
-        session = await IngestSession.open(engine, producer, first.open.epoch, watch, self._budget)
-        reader = asyncio.create_task(_read(session, requests))
+        session = await IngestSession.open(engine, producer, first.open.epoch, self._budget)
+        _LOGGER.info("%s: stream of epoch %d begins", producer, session.epoch)
+        reader = asyncio.create_task(_read(session, requests, patience_s))
         reader.add_done_callback(lambda _: session.advanced())
-        handler = asyncio.current_task()
-        assert handler is not None
-
-        def on_stall(what: str) -> None:
-            _LOGGER.warning("producer %s: %s for %g s: ending its stream", producer, what, watch.patience_s)
-            session.stalled = _stalled(what, watch.patience_s)
-            session.advanced()
-            if what == _UNREAD:
-                handler.cancel()  # it waits for the client to read, and would not see the error
-
-        watcher = asyncio.create_task(watch.run(on_stall))
         try:
-            with watch.during(_UNREAD):
+            with _cancelled_unless_read(producer, patience_s):
                 yield ingest_service_pb2.IngestResponse(
                     header=session.header(), opened=session.opened(is_created=is_created)
                 )
             while True:
                 session.changed.clear()
                 for response in session.responses():
-                    with watch.during(_UNREAD):
+                    with _cancelled_unless_read(producer, patience_s):
                         yield response
                 session.require_current()
                 if reader.done():
@@ -85,11 +73,10 @@ class IngestServicer(ingest_service_pb2_grpc.IngestServiceServicer):
                         return
                 await session.changed.wait()
         finally:
-            session.close()
-            watcher.cancel()
             reader.cancel()
-            await asyncio.gather(reader, watcher, return_exceptions=True)
-            await session.release()
+            session.close()
+            _LOGGER.info("%s: stream of epoch %d has ended", producer, session.epoch)
+            await asyncio.gather(reader, return_exceptions=True)
 
     @reports_errors
     async def GetIngestStatus(
@@ -142,15 +129,47 @@ class IngestServicer(ingest_service_pb2_grpc.IngestServiceServicer):
             return await self._registry.get(scene_id), False
 
 
-def _stalled(what: str, patience_s: float) -> ServerUnavailableError:
+def _stalled(got: str, patience_s: float) -> ServerUnavailableError:
     return ServerUnavailableError(
-        f"a client that goes on within {patience_s:g} s", what, "Open the stream again and go on from there."
+        "a client that goes on with what it began",
+        f"{got} within {patience_s:g} s",
+        "Open the stream again and go on where the server stands.",
     )
 
 
-async def _read(session: IngestSession, requests: _Requests) -> None:
-    """Hand over what the client sends, in order, until it half-closes."""
-    async for request in requests:
+@contextmanager
+def _cancelled_unless_read(producer: str, patience_s: float) -> Iterator[None]:
+    """Around the sending of an answer: a client that never reads must not hold the stream for ever.
+
+    Its task is cancelled, for no error could be sent before the answers that wait.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+
+    def give_up() -> None:
+        _LOGGER.warning("%s: answers not read within %g s, ending its stream", producer, patience_s)
+        task.cancel()
+
+    timer = asyncio.get_running_loop().call_later(patience_s, give_up)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+async def _read(session: IngestSession, requests: _Requests, patience_s: float) -> None:
+    """Hand over what the client sends, in order, until it half-closes.
+
+    It may be silent for ever (a robot that stands still), but not in the middle of a frame.
+    """
+    while True:
+        try:
+            async with asyncio.timeout(patience_s if session.is_frame_half_sent else None):
+                request = await anext(requests, None)
+        except TimeoutError as error:
+            raise _stalled("half a frame, and no more", patience_s) from error
+        if request is None:
+            return
         session.require_current()
         match request.WhichOneof("request"):
             case "frames":

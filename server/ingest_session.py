@@ -11,13 +11,11 @@ from streamdgp.v1 import common_pb2, frame_pb2, ingest_service_pb2
 from streamdgp.wire import MAX_FRAME_BYTES, PartAssembler, frame_from_proto, rejection_from_error
 from streamdgp_server.part_budget import PartBudget
 from streamdgp_server.scene_engine import SceneEngine
-from streamdgp_server.stall_watch import StallWatch
 
 __all__ = ["IngestSession"]
 
 _MAX_SOURCE_ID_CHARACTERS = 256
 _MAX_UNSAID = 64
-_HALF_SENT = "a frame half sent"
 
 
 class IngestSession:
@@ -26,18 +24,13 @@ class IngestSession:
     ``changed`` is set whenever :meth:`responses` may have something new to say.
     """
 
-    def __init__(
-        self, engine: SceneEngine, producer: str, epoch: int, watch: StallWatch, budget: PartBudget
-    ) -> None:
+    def __init__(self, engine: SceneEngine, producer: str, epoch: int, budget: PartBudget) -> None:
         self.engine = engine
         self.producer = producer
         self.epoch = epoch
         self.changed = asyncio.Event()
-        self.stalled: StreamdgpError | None = None
-        """What the client left half done for too long: ends the stream."""
-        self._watch = watch
+        self.is_frame_half_sent = False
         self._budget = budget
-        self._reserved_bytes = 0
         self._said = asyncio.Event()
         self._ledger = engine.ledger(producer)
         self._assembler = PartAssembler()
@@ -47,9 +40,7 @@ class IngestSession:
         self._last_progress: ingest_service_pb2.IngestProgress | None = None
 
     @classmethod
-    async def open(
-        cls, engine: SceneEngine, producer: str, epoch: int, watch: StallWatch, budget: PartBudget
-    ) -> IngestSession:
+    async def open(cls, engine: SceneEngine, producer: str, epoch: int, budget: PartBudget) -> IngestSession:
         """Take the producer over from any older stream.
 
         Raises
@@ -73,7 +64,7 @@ class IngestSession:
             )
         is_new_epoch = not epoch or epoch > ledger.epoch
         ledger.epoch = epoch or ledger.epoch + 1
-        session = cls(engine, producer, ledger.epoch, watch, budget)
+        session = cls(engine, producer, ledger.epoch, budget)
         engine.attach(producer, session)
         # Also when the epoch is not new: what the older stream had in flight is durable after this.
         if is_new_epoch or ledger.durable_sequence + 1 != ledger.next_sequence:
@@ -85,13 +76,9 @@ class IngestSession:
         return session
 
     def close(self) -> None:
-        """End of the stream, whatever ended it."""
+        """End of the stream, whatever ended it; nothing may be taken any more."""
         self.engine.detach(self.producer, self)
-
-    async def release(self) -> None:
-        """Give back what unfinished frames have reserved; when nobody takes frames any more."""
-        reserved, self._reserved_bytes = self._reserved_bytes, 0
-        await self._budget.give_back(reserved)
+        self._drop_parts()
 
     def advanced(self) -> None:
         """Something became durable or applied, or the scene is ending (called by the engine)."""
@@ -106,8 +93,6 @@ class IngestSession:
     def require_current(self) -> None:
         """Raise what must end the stream, if anything: a newer stream, a deleted scene, a shutdown."""
         self.engine.require_usable()
-        if self.stalled is not None:
-            raise self.stalled
         if not self.engine.is_attached(self.producer, self):
             raise SequenceError(
                 f"one stream of producer {self.producer}",
@@ -141,12 +126,13 @@ class IngestSession:
             return  # the rest of a frame that was refused at an earlier part
         self._dropped_number = 0
         await self._until_said()
-        await self._reserve(part)
-        self._watch.end(_HALF_SENT)
+        if part.offset == 0:
+            self._drop_parts()
+        await self._budget.take(self, len(part.data))
         try:
             frame = self._assembler.add(part)
         except InvalidFrameError as error:
-            await self.release()
+            self._drop_parts()
             self._dropped_number = part.sequence_number
             # Sending again mends a damaged part, but not a frame that is too large.
             is_consumed = (
@@ -157,25 +143,20 @@ class IngestSession:
             else:
                 self.refused(part.sequence_number, error, is_consumed=False)
             return
-        if frame is None:
-            self._watch.begin(_HALF_SENT)
-        else:
+        self.is_frame_half_sent = frame is None
+        if frame is not None:
             await self.take_frame(frame)
-            await self.release()
+            self._drop_parts()
+
+    def _drop_parts(self) -> None:
+        self.is_frame_half_sent = False
+        self._budget.give_back(self)
 
     async def _until_said(self) -> None:
         """Wait while the client leaves many refusals unread: memory must not grow with them."""
         while len(self._rejections) >= _MAX_UNSAID:
             self._said.clear()
             await self._said.wait()
-
-    async def _reserve(self, part: ingest_service_pb2.FramePart) -> None:
-        """Wait for memory for a frame that begins."""
-        if part.offset == 0:
-            await self.release()
-            if 0 < part.total_bytes <= MAX_FRAME_BYTES:
-                await self._budget.take(part.total_bytes)
-                self._reserved_bytes = part.total_bytes
 
     def _log(self, frame: frame_pb2.Frame, refusal: InvalidInputError | None) -> None:
         """Use the next number up: queue the frame, or why it was refused, for the log."""

@@ -37,7 +37,7 @@ class ServerOptions:
     patience_s: float = 300.0
     """A stream whose client leaves a frame half sent, or answers unread, for so long is ended."""
     max_part_bytes: int = 256 * 1024 * 1024
-    """Memory for frames that are half sent, of all streams; beyond it the server stops reading."""
+    """Memory for frames that are half sent, of all streams; beyond it they wait, but for one."""
     keep_revisions_for_s: float = 0.0
     """Revisions that were the newest one within so many seconds stay readable, however many there are."""
     commit: CommitPolicy = field(default_factory=CommitPolicy)
