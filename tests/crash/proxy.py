@@ -19,8 +19,9 @@ _HANG_UP = struct.pack("ii", 1, 0)  # linger for no time: closing sends RST
 class Proxy:
     """Forwards connections to a server; use as a context.
 
-    ``target`` may change: later connections go there. A connection is cut by RST or FIN, or falls silent:
-    nothing is forwarded on it any more, and nothing closed.
+    ``target`` may change: later connections go there. What can strike the connections that there are:
+    ``rst`` and ``fin`` close them; ``silence`` forwards nothing any more and closes nothing; ``hold`` keeps
+    back what the client says, but not what the server says.
     """
 
     def __init__(self, target: str) -> None:
@@ -28,7 +29,7 @@ class Proxy:
         self._sent_bytes = 0
         self._changed = threading.Condition(threading.RLock())
         self._fault, self._strikes = "", 0
-        self._trap: tuple[int, str] | None = None
+        self._trap: tuple[int, str, str] | None = None
         self._is_closing = False
         self._threads: list[threading.Thread] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -36,10 +37,10 @@ class Proxy:
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self._start(self._accept)
 
-    def trap(self, after_bytes: int, fault: str) -> None:
-        """Strike when clients have sent so many more bytes; once."""
+    def trap(self, after_bytes: int, fault: str, next_target: str = "") -> None:
+        """Strike when clients have sent so many more bytes, once; later connections may go elsewhere."""
         with self._changed:
-            self._trap = (self._sent_bytes + after_bytes, fault)
+            self._trap = (self._sent_bytes + after_bytes, fault, next_target)
 
     def wait_for_trap(self, timeout_s: float = 60.0) -> None:
         """Until it has struck."""
@@ -47,7 +48,7 @@ class Proxy:
             assert self._changed.wait_for(lambda: self._trap is None, timeout_s), "not so many bytes came"
 
     def strike(self, fault: str) -> None:
-        """Do this to all connections that there are: ``rst``, ``fin`` or ``silence``."""
+        """Do this to all connections that there are."""
         with self._changed:
             self._fault = fault
             self._strikes += 1
@@ -67,15 +68,14 @@ class Proxy:
         """One connection from its beginning to its end."""
         host, port = self.target.rsplit(":", 1)
         with client, contextlib.suppress(OSError), socket.create_connection((host, int(port))) as server:
+            sources = [client, server]
             while not self._is_closing:
                 if strikes != self._strikes:
                     strikes = self._strikes
-                    if self._fault != "silence":
+                    if self._fault in ("rst", "fin"):
                         break
-                    while not self._is_closing and strikes == self._strikes:
-                        select.select([], [], [], _LOOKS_EVERY_S)
-                    continue
-                ready, _, _ = select.select([client, server], [], [], _LOOKS_EVERY_S)
+                    sources = [server] if self._fault == "hold" else []
+                ready, _, _ = select.select(sources, [], [], _LOOKS_EVERY_S)
                 for source in ready:
                     data = source.recv(_CHUNK_BYTES)
                     if not data:
@@ -93,7 +93,8 @@ class Proxy:
         with self._changed:
             self._sent_bytes += count
             if self._trap is not None and self._sent_bytes >= self._trap[0]:
-                fault, self._trap = self._trap[1], None
+                _, fault, next_target = self._trap
+                self._trap, self.target = None, next_target or self.target
                 self.strike(fault)
                 self._changed.notify_all()
 

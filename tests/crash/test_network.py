@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from streamdgp.v1 import scene_service_pb2
+from streamdgp.v1 import ingest_service_pb2, scene_service_pb2
 from tests.crash.proxy import Proxy
 from tests.datasets.builders import write_png
 from tests.server.harness import (
@@ -26,7 +26,9 @@ from tests.server.harness import (
 )
 
 FRAMES = 16
-KEEPALIVE = ("--keepalive", "0.5")
+MIDDLE_BYTES = 30_000
+"""About half of what a client sends."""
+KEEPALIVE = ("--keepalive", "1")
 
 
 @pytest.fixture(scope="module")
@@ -78,11 +80,25 @@ def finish(client: subprocess.Popen[str]) -> tuple[str, str]:
     return out, bars.sub("", error)
 
 
+def frame_numbers(said: str, words: str) -> list[int]:
+    """Of the lines that say where the stream goes on."""
+    return [int(number) for number in re.findall(rf"^{words} (\d+)$", said, re.MULTILINE)]
+
+
 def assert_complete(server: ServerProcess, scene: str, mesh: bytes) -> None:
-    request = scene_service_pb2.GetSceneStatisticsRequest(scene=f"scenes/{scene}")
+    """Every frame is there once, under its number, and the surface is that of an undisturbed stream."""
+    name = f"scenes/{scene}"
+    request = scene_service_pb2.GetSceneStatisticsRequest(scene=name)
     statistics = server.scenes.GetSceneStatistics(request).statistics
     assert (statistics.frame_count, statistics.rejected_frame_count) == (FRAMES, 0)
-    assert mesh_bytes(get_mesh(server, f"scenes/{scene}"))[1] == mesh
+    status = server.ingest.GetIngestStatus(
+        ingest_service_pb2.GetIngestStatusRequest(scene=name, producer_id="walk")
+    )
+    assert status.progress.applied_sequence_number == FRAMES
+    assert [(record.sequence_number, record.source_id) for record in status.records] == [
+        (number + 1, f"frame-{number:06d}") for number in range(FRAMES)
+    ]
+    assert mesh_bytes(get_mesh(server, name))[1] == mesh
 
 
 @pytest.mark.parametrize("fault", ["rst", "fin", "silence"])
@@ -91,19 +107,19 @@ def test_a_connection_that_breaks_or_falls_silent(
 ) -> None:
     scene = f"broken-{fault}"
     with Proxy(server.address) as proxy:
-        proxy.trap(30_000, fault)
+        proxy.trap(MIDDLE_BYTES, fault)
         client = start(scan, proxy.address, scene)
         proxy.wait_for_trap()
         out, said = finish(client)
     assert f"{FRAMES} frames sent, 0 were there before, 0 rejected" in out
-    assert re.search(r"warning: connection lost \(UNAVAILABLE.*\), trying again", said), said
-    assert re.search(r"connected again, going on with frame \d+", said), said
+    assert re.search(r"^warning: connection lost \(UNAVAILABLE.*\), trying again$", said, re.MULTILINE), said
+    assert frame_numbers(said, "connected again, going on with frame")
     assert_complete(server, scene, mesh)
 
 
 def test_a_client_that_is_killed_and_run_again(server: ServerProcess, scan: Path, mesh: bytes) -> None:
     with Proxy(server.address) as proxy:
-        proxy.trap(30_000, "silence")  # so that it is killed in the middle
+        proxy.trap(MIDDLE_BYTES, "silence")  # so that it is killed in the middle
         client = start(scan, proxy.address, "killed-client")
         proxy.wait_for_trap()
         client.send_signal(signal.SIGKILL)
@@ -113,41 +129,53 @@ def test_a_client_that_is_killed_and_run_again(server: ServerProcess, scan: Path
         rf"(\d+) frames sent, (\d+) were there before, 0 rejected; {FRAMES} frames durable", out
     )
     assert found is not None, out
-    assert int(found[1]) > 0
-    assert int(found[1]) + int(found[2]) == FRAMES
-    assert ("resumed at frame" in said) == (int(found[2]) > 0)
+    sent, before = int(found[1]), int(found[2])
+    assert sent > 0
+    assert before > 0
+    assert sent + before == FRAMES
+    assert frame_numbers(said, "resumed at frame") == [before + 1]
     assert_complete(server, "killed-client", mesh)
 
 
 def test_ctrl_c_while_it_waits_for_the_server_is_clean(server: ServerProcess, scan: Path) -> None:
     with Proxy(server.address) as proxy:
-        proxy.trap(30_000, "rst")
+        proxy.trap(MIDDLE_BYTES, "rst", next_target="127.0.0.1:1")
         client = start(scan, proxy.address, "interrupted")
-        proxy.target = "127.0.0.1:1"
         proxy.wait_for_trap()
         assert client.stderr is not None
         while "connection lost" not in client.stderr.readline():
             assert client.poll() is None
         client.send_signal(signal.SIGINT)
-        _, error = client.communicate(timeout=TIMEOUT_S)
+        out, error = client.communicate(timeout=TIMEOUT_S)
     assert client.returncode == 130
-    assert "interrupted: stopped; " in error
-    assert "The same command goes on from there." in error
+    assert out == ""
+    last = error.splitlines()[-1]
+    assert last.startswith("interrupted: stopped; ")
+    assert last.endswith("The same command goes on from there.")
     assert "Traceback" not in error
 
 
-def test_a_server_that_is_killed_and_started_again(tmp_path: Path, scan: Path, mesh: bytes) -> None:
+def test_a_server_that_is_killed_and_one_that_is_stopped(tmp_path: Path, scan: Path, mesh: bytes) -> None:
     data = tmp_path / "data"
     server = ServerProcess(data)
     with Proxy(server.address) as proxy:
-        proxy.trap(30_000, "silence")
-        client = start(scan, proxy.address, "killed-server")
+        proxy.trap(MIDDLE_BYTES // 2, "silence")
+        client = start(scan, proxy.address, "restarted")
         proxy.wait_for_trap()
         server.kill()
+        proxy.trap(MIDDLE_BYTES // 2, "hold")  # what the server says as it ends is still heard
+        proxy.strike("rst")
+        server = ServerProcess(data)
+        proxy.target = server.address
+        proxy.wait_for_trap()
+        assert server.stop(signal.SIGTERM) == 0
         proxy.strike("rst")
         with ServerProcess(data) as server:
             proxy.target = server.address
             _, said = finish(client)
-            assert "connection lost" in said
-            assert "connected again, going on with frame" in said
-            assert_complete(server, "killed-server", mesh)
+            lost = re.findall(r"^warning: connection lost \((.*)\), trying again$", said, re.MULTILINE)
+            assert len(lost) == 2, said
+            assert "shut" in lost[1]
+            first, second = frame_numbers(said, "connected again, going on with frame")
+            assert 1 < first <= second <= FRAMES  # the second time perhaps nothing came through
+            assert_complete(server, "restarted", mesh)
