@@ -40,7 +40,7 @@ class _Display:
             name: self._bars.add_task(name, total=frame_count, note="")
             for name in ("sent", "durable", "applied")
         }
-        self._is_lost = False
+        self._was_connected = self._is_lost = False
         self.last = Progress()
 
     def __enter__(self) -> _Display:
@@ -68,11 +68,14 @@ class _Display:
         number = change.next_sequence_number
         if change.error is None:
             if self._is_lost:
-                self._say(f"connected again, going on with frame {number}")
+                again = " again" if self._was_connected else ""
+                self._say(f"connected{again}, going on with frame {number}")
             elif number > 1:
                 self._say(f"resumed at frame {number}")
+            self._was_connected = True
         elif not self._is_lost:
-            self.warn(f"connection lost ({change.error.got or change.error}), trying again")
+            what = "connection lost" if self._was_connected else "server not reached"
+            self.warn(f"{what} ({change.error.got or change.error}), trying again")
         self._is_lost = change.error is not None
 
     def warn(self, text: str) -> None:
@@ -106,6 +109,13 @@ class _Display:
 )
 @click.option("--anchor-radius", type=float, metavar="M", help="For a new scene: distance of the anchors.")
 @click.option(
+    "--spool",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Keep frames in this folder until the server has them on disk: the scan is read on while the server "
+    "is away, which is waited for without end, and a later run sends what is left. Removed in the end.",
+)
+@click.option(
     "--keepalive",
     type=click.FloatRange(0.1, 86400),
     default=DEFAULT_KEEPALIVE_S,
@@ -127,17 +137,20 @@ def stream(
     poses: Path | None,
     regime: str | None,
     anchor_radius: float | None,
+    spool: Path | None,
     keepalive: float,
 ) -> None:
     """Send the scan at PATH (a folder, or one file) and wait until the surface includes it.
 
     The scene is created when there is none. Frames that the server has already are not sent again, so the
-    command can be stopped and repeated at any time. Unusable frames are reported and left out.
+    command can be stopped and repeated at any time. A connection that breaks is said and opened again; every
+    frame becomes part of the surface once. Unusable frames are reported and left out.
 
     \b
     Examples:
       streamdgp-client stream scans/kitchen --scene kitchen
       streamdgp-client stream scans/kitchen --scene quick --every 5 --limit 20
+      streamdgp-client stream /mnt/stick/kitchen --scene kitchen --spool kitchen-spool
       streamdgp-client stream kitti/07 --scene street --format kitti --server robot-base:50051
     """
     dataset = open_dataset(path, format_name, unit=unit, layout=layout, poses=poses).subset(every, limit)
@@ -148,7 +161,9 @@ def stream(
             display.warn(line)
         try:
             report = asyncio.run(
-                _upload(dataset, server, keepalive, scene, producer or _producer_of(path), config, display)
+                _upload(
+                    dataset, server, keepalive, scene, producer or _producer_of(path), config, spool, display
+                )
             )
         except KeyboardInterrupt:
             report = None
@@ -170,6 +185,7 @@ async def _upload(
     scene: str,
     producer: str,
     config: dict[str, Any],
+    spool: Path | None,
     display: _Display,
 ) -> UploadReport:
     async with AsyncClient(server, keepalive_s=keepalive_s) as client:
@@ -179,6 +195,7 @@ async def _upload(
             scene,
             producer,
             config=config,
+            spool=spool,
             on_progress=display.progress,
             on_rejected=display.rejected,
             on_unreadable=display.unreadable,

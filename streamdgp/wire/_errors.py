@@ -132,10 +132,10 @@ def error_from_rpc(error: grpc.RpcError, server: str = "the server") -> Streamdg
         info = _error_info(value)
         if info is not None and info.reason in _CLASS_OF_REASON:
             return _rebuild(_CLASS_OF_REASON[info.reason], message, dict(info.metadata))
-    if code is grpc.StatusCode.INTERNAL and message == _LOST_CONNECTION:
-        code, message = grpc.StatusCode.UNAVAILABLE, "the connection broke while something was sent"
     name = code.name
     cls = _CLASS_OF_CODE.get(code, StreamdgpError)
+    if code is grpc.StatusCode.INTERNAL and message == _LOST_CONNECTION:
+        cls, message = ServerUnavailableError, "the connection broke while something was sent"
     if cls is ServerUnavailableError:
         return cls(
             f"an answer of {server}", f"{name}: {message}", "Check the address and that the server runs."

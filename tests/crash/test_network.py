@@ -26,6 +26,7 @@ from tests.server.harness import (
 )
 
 FRAMES = 16
+NOBODY = "127.0.0.1:1"
 MIDDLE_BYTES = 30_000
 """About half of what a client sends."""
 KEEPALIVE = ("--keepalive", "1")
@@ -62,10 +63,10 @@ def mesh(server: ServerProcess, scan: Path) -> bytes:
     return mesh_bytes(get_mesh(server, "scenes/undisturbed"))[1]
 
 
-def start(scan: Path, address: str, scene: str) -> subprocess.Popen[str]:
+def start(scan: Path, address: str, scene: str, *options: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", "from streamdgp_client.cli import main; main()", "stream", str(scan)]
     return subprocess.Popen(
-        [*command, "--scene", scene, "--server", address, *KEEPALIVE],
+        [*command, "--scene", scene, "--server", address, *KEEPALIVE, *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -78,6 +79,12 @@ def finish(client: subprocess.Popen[str]) -> tuple[str, str]:
     assert client.returncode == 0, error
     bars = re.compile(r"^\s*(sent|durable|applied) .*$\n?", re.MULTILINE)
     return out, bars.sub("", error)
+
+
+def wait_for_line(client: subprocess.Popen[str], words: str) -> None:
+    assert client.stderr is not None
+    while words not in client.stderr.readline():
+        assert client.poll() is None
 
 
 def frame_numbers(said: str, words: str) -> list[int]:
@@ -112,7 +119,7 @@ def test_a_connection_that_breaks_or_falls_silent(
         proxy.wait_for_trap()
         out, said = finish(client)
     assert f"{FRAMES} frames sent, 0 were there before, 0 rejected" in out
-    assert re.search(r"^warning: connection lost \(UNAVAILABLE.*\), trying again$", said, re.MULTILINE), said
+    assert re.search(r"^warning: connection lost \((UNAVAILABLE|INTERNAL): .*\), trying again$", said, re.MULTILINE), said
     assert frame_numbers(said, "connected again, going on with frame")
     assert_complete(server, scene, mesh)
 
@@ -137,14 +144,35 @@ def test_a_client_that_is_killed_and_run_again(server: ServerProcess, scan: Path
     assert_complete(server, "killed-client", mesh)
 
 
+def test_a_spool_outlives_the_client_and_waits_for_the_server(
+    server: ServerProcess, scan: Path, mesh: bytes, tmp_path: Path
+) -> None:
+    spool = tmp_path / "spool"
+    with Proxy(server.address) as proxy:
+        proxy.trap(MIDDLE_BYTES, "rst", next_target=NOBODY)
+        client = start(scan, proxy.address, "spooled", "--spool", str(spool))
+        wait_for_line(client, "connection lost")
+        client.send_signal(signal.SIGKILL)
+        client.communicate(timeout=TIMEOUT_S)
+        assert list(spool.glob("*.seg"))
+        client = start(scan, proxy.address, "spooled", "--spool", str(spool))
+        wait_for_line(client, "server not reached")
+        proxy.target = server.address
+        out, said = finish(client)
+    found = re.search(r"(\d+) frames sent, (\d+) were there before, 0 rejected", out)
+    assert found is not None, out
+    assert int(found[1]) + int(found[2]) == FRAMES
+    assert len(frame_numbers(said, "connected, going on with frame")) == 1
+    assert not spool.exists()
+    assert_complete(server, "spooled", mesh)
+
+
 def test_ctrl_c_while_it_waits_for_the_server_is_clean(server: ServerProcess, scan: Path) -> None:
     with Proxy(server.address) as proxy:
-        proxy.trap(MIDDLE_BYTES, "rst", next_target="127.0.0.1:1")
+        proxy.trap(MIDDLE_BYTES, "rst", next_target=NOBODY)
         client = start(scan, proxy.address, "interrupted")
         proxy.wait_for_trap()
-        assert client.stderr is not None
-        while "connection lost" not in client.stderr.readline():
-            assert client.poll() is None
+        wait_for_line(client, "connection lost")
         client.send_signal(signal.SIGINT)
         out, error = client.communicate(timeout=TIMEOUT_S)
     assert client.returncode == 130
