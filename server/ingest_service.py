@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import grpc
 
 from streamdgp.config import SceneConfig
 from streamdgp.errors import AlreadyExistsError, InvalidInputError, NotFoundError, ServerUnavailableError
 from streamdgp.v1 import common_pb2, ingest_service_pb2, ingest_service_pb2_grpc
-from streamdgp.wire import check_name, config_from_proto, parse_scene_name
+from streamdgp.wire import abort, check_name, config_from_proto, parse_scene_name
 from streamdgp_server.handling import page_bounds, reports_errors, streams_errors
 from streamdgp_server.ingest_session import IngestSession
 from streamdgp_server.part_budget import PartBudget
@@ -34,6 +34,7 @@ class IngestServicer(ingest_service_pb2_grpc.IngestServiceServicer):
     def __init__(self, registry: SceneRegistry) -> None:
         self._registry = registry
         self._budget = PartBudget(registry.options.max_part_bytes)
+        self._endings = set[asyncio.Task[None]]()
 
     @streams_errors
     async def Ingest(
@@ -57,14 +58,14 @@ class IngestServicer(ingest_service_pb2_grpc.IngestServiceServicer):
         reader = asyncio.create_task(_read(session, requests, patience_s))
         reader.add_done_callback(lambda _: session.advanced())
         try:
-            with _cancelled_unless_read(producer, patience_s):
+            with self._ended_unless_read(context, producer):
                 yield ingest_service_pb2.IngestResponse(
                     header=session.header(), opened=session.opened(is_created=is_created)
                 )
             while True:
                 session.changed.clear()
                 for response in session.responses():
-                    with _cancelled_unless_read(producer, patience_s):
+                    with self._ended_unless_read(context, producer):
                         yield response
                 session.require_current()
                 if reader.done():
@@ -115,6 +116,28 @@ class IngestServicer(ingest_service_pb2_grpc.IngestServiceServicer):
             next_page_token=token,
         )
 
+    @contextmanager
+    def _ended_unless_read(self, context: _Context, producer: str) -> Iterator[None]:
+        """Around the sending of an answer: a client that does not read must not hold the stream for ever."""
+        patience_s = self._registry.options.patience_s
+        handler = asyncio.current_task()
+        assert handler is not None
+
+        def give_up() -> None:
+            error = _stalled("answers not read", patience_s)
+            _LOGGER.warning("%s: ending its stream: %s", producer, error)
+            # The handler waits for the client, so it is cancelled; the status goes out behind the answers.
+            ending = asyncio.create_task(_end(context, error))
+            self._endings.add(ending)
+            ending.add_done_callback(self._endings.discard)
+            handler.cancel()
+
+        timer = asyncio.get_running_loop().call_later(patience_s, give_up)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
     async def _engine(self, request: ingest_service_pb2.IngestOpen) -> tuple[SceneEngine, bool]:
         scene_id = parse_scene_name(request.scene)
         try:
@@ -137,24 +160,9 @@ def _stalled(got: str, patience_s: float) -> ServerUnavailableError:
     )
 
 
-@contextmanager
-def _cancelled_unless_read(producer: str, patience_s: float) -> Iterator[None]:
-    """Around the sending of an answer: a client that never reads must not hold the stream for ever.
-
-    Its task is cancelled, for no error could be sent before the answers that wait.
-    """
-    task = asyncio.current_task()
-    assert task is not None
-
-    def give_up() -> None:
-        _LOGGER.warning("%s: answers not read within %g s, ending its stream", producer, patience_s)
-        task.cancel()
-
-    timer = asyncio.get_running_loop().call_later(patience_s, give_up)
-    try:
-        yield
-    finally:
-        timer.cancel()
+async def _end(context: _Context, error: ServerUnavailableError) -> None:
+    with suppress(grpc.aio.AbortError):
+        await abort(context, error)
 
 
 async def _read(session: IngestSession, requests: _Requests, patience_s: float) -> None:

@@ -119,7 +119,9 @@ def test_a_connection_that_breaks_or_falls_silent(
         proxy.wait_for_trap()
         out, said = finish(client)
     assert f"{FRAMES} frames sent, 0 were there before, 0 rejected" in out
-    assert re.search(r"^warning: connection lost \((UNAVAILABLE|INTERNAL): .*\), trying again$", said, re.MULTILINE), said
+    assert re.search(
+        r"^warning: connection lost \((UNAVAILABLE|INTERNAL): .*\), trying again$", said, re.M
+    ), said
     assert frame_numbers(said, "connected again, going on with frame")
     assert_complete(server, scene, mesh)
 
