@@ -84,7 +84,10 @@ def _channel_options(keepalive_s: float) -> list[tuple[str, int]]:
         # A robot that vanished closes nothing: without pings its stream would stay for ever.
         ("grpc.keepalive_time_ms", max(1, int(1000 * keepalive_s))),
         ("grpc.keepalive_timeout_ms", patience_ms),
-        ("grpc.http2.ping_timeout_ms", patience_ms),  # else a ping of another kind has a minute
+        (
+            "grpc.http2.ping_timeout_ms",
+            max(1, int(2000 * keepalive_s)),
+        ),  # a slow link answers behind much data
         ("grpc.http2.max_pings_without_data", 0),
         # Clients may ping as often as the server does, and every 10 s, without being cut off.
         ("grpc.http2.min_recv_ping_interval_without_data_ms", min(_PINGS_ALLOWED_MS, patience_ms)),

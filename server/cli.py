@@ -106,7 +106,7 @@ def main() -> None:
     type=click.FloatRange(0.1, 86400),
     default=None,
     metavar="S",
-    help="Ask a silent client for a sign of life after so long, and drop it after half as long again. "
+    help="Ask a silent client for a sign of life after so long, and drop it after twice as long again. "
     "Default: 20.",
 )
 @click.option(

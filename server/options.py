@@ -33,7 +33,7 @@ class ServerOptions:
     min_free_bytes: int = 500_000_000
     """With less than this free on the disk no frames are taken. 0: not watched."""
     keepalive_s: float = 20.0
-    """A silent connection is asked for a sign of life after so long, and closed after half of that again."""
+    """A silent connection is asked for a sign of life after so long, and closed after twice that again."""
     patience_s: float = 300.0
     """A stream whose client leaves a frame half sent, or answers unread, for so long is ended."""
     max_part_bytes: int = 256 * 1024 * 1024

@@ -121,7 +121,7 @@ class _Display:
     default=DEFAULT_KEEPALIVE_S,
     show_default=True,
     metavar="S",
-    help="Ask a silent server for a sign of life after so long, and connect again after half as long again; "
+    help="Ask a silent server for a sign of life after so long, and connect again after twice as long again; "
     "at least 10, or what the server's own --keepalive is.",
 )
 def stream(

@@ -190,7 +190,9 @@ def test_a_server_that_is_killed_and_one_that_is_stopped(tmp_path: Path, scan: P
     server = ServerProcess(data)
     with Proxy(server.address) as proxy:
         proxy.trap(MIDDLE_BYTES // 2, "silence")
-        client = start(scan, proxy.address, "restarted")
+        client = start(
+            scan, proxy.address, "restarted", "--keepalive", "60"
+        )  # or it may be faster than SIGTERM
         proxy.wait_for_trap()
         server.kill()
         proxy.trap(MIDDLE_BYTES // 2, "hold")  # what the server says as it ends is still heard

@@ -28,7 +28,7 @@ class RawIngest:
             ":path": "/streamdgp.v1.IngestService/Ingest",
             ":authority": address,
             "content-type": "application/grpc",
-            "te": "trailers",
+            "te": "trailers",  # codespell:ignore te
         }
         # Literal fields with names of their own, in no table.
         block = b"".join(b"\0" + _short(name) + _short(value) for name, value in fields.items())
