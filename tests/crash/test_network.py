@@ -185,14 +185,15 @@ def test_ctrl_c_while_it_waits_for_the_server_is_clean(server: ServerProcess, sc
     assert "Traceback" not in error
 
 
-def test_a_server_that_is_killed_and_one_that_is_stopped(tmp_path: Path, scan: Path, mesh: bytes) -> None:
-    data = tmp_path / "data"
-    server = ServerProcess(data)
+def test_a_server_that_is_killed_and_one_that_is_stopped(
+    server: ServerProcess, scan: Path, mesh: bytes
+) -> None:
+    """The last one here: it ends the server of the others, for starting one takes seconds."""
+    data = server.data
     with Proxy(server.address) as proxy:
         proxy.trap(MIDDLE_BYTES // 2, "silence")
-        client = start(
-            scan, proxy.address, "restarted", "--keepalive", "60"
-        )  # or it may be faster than SIGTERM
+        patient = ("--keepalive", "60")  # or silence may be noticed before the server has said why it ends
+        client = start(scan, proxy.address, "restarted", *patient)
         proxy.wait_for_trap()
         server.kill()
         proxy.trap(MIDDLE_BYTES // 2, "hold")  # what the server says as it ends is still heard
