@@ -32,6 +32,7 @@ PLAN: tuple[tuple[str, tuple[str, ...], bool], ...] = (
     ("query", (), True),
     ("ingest", (), True),
     ("recovery", (), True),
+    ("session", (), True),
     ("fit_speed", (), False),
     ("transport_ablation", (), False),
     ("ablations", (), True),

@@ -113,7 +113,7 @@ def open_scene(
             store = AtlasStore.open(atlas)
         except NotFoundError:
             store = AtlasStore.create(atlas)
-        reconstructor, position = _restore(file, store, log, device, _memory(budget, directory))
+        reconstructor, position = _restore(file, store, log, device, lambda: _memory(budget, directory))
         if position > log.end_position:
             raise StorageError(
                 f"a log of at least {position} records in {log.directory}, which revision "
@@ -148,17 +148,21 @@ def _memory(budget: MemoryBudget | None, directory: Path) -> ArrayMemory | None:
 
 
 def _restore(
-    file: SceneFile, store: AtlasStore, log: FrameLog, device: str, memory: ArrayMemory | None
+    file: SceneFile,
+    store: AtlasStore,
+    log: FrameLog,
+    device: str,
+    new_memory: Callable[[], ArrayMemory | None],
 ) -> tuple[Reconstructor, int]:
     """The reconstructor of the newest revision that can be read, and the log position after it."""
     if store.latest_revision == 0:
-        return Reconstructor(file.config, device=device, memory=memory), 0
+        return Reconstructor(file.config, device=device, memory=new_memory()), 0
     try:
-        stored = store.read()
+        stored = store.read(memory=new_memory())
     except UnknownSchemaError:
         raise
     except StorageError as damage:
-        stored = _newest_readable(store, log, damage)
+        stored = _newest_readable(store, log, damage, new_memory)
         while store.latest_revision > stored.revision:
             store.fall_back()
         _LOGGER.error(
@@ -167,16 +171,18 @@ def _restore(
             stored.revision,
             stored.log_position["next"],
         )
-    return Reconstructor.restore(migrate_newest(store, stored), device=device, memory=memory), int(
+    return Reconstructor.restore(migrate_newest(store, stored), device=device, memory=new_memory()), int(
         stored.log_position["next"]
     )
 
 
-def _newest_readable(store: AtlasStore, log: FrameLog, damage: StorageError) -> StoredRevision:
+def _newest_readable(
+    store: AtlasStore, log: FrameLog, damage: StorageError, new_memory: Callable[[], ArrayMemory | None]
+) -> StoredRevision:
     """The newest revision before a damaged one after which the log has all frames; else raises the damage."""
     for info in reversed(store.revisions()[:-1]):
         try:
-            stored = store.read(info.revision)
+            stored = store.read(info.revision, new_memory())
         except StorageError:
             continue
         if int(stored.log_position["next"]) < log.dropped_before:
@@ -348,11 +354,9 @@ class SceneEngine:
         with self._old_guard:
             seen = self._old.get(revision)
             if seen is None:
-                stored = self.store.read(revision)
+                stored = self.store.read(revision, self._new_memory())
                 reconstructor = Reconstructor.restore(
-                    migrate(stored.state),
-                    device=self._options.device,
-                    memory=_memory(self._budget, self._directory),
+                    migrate(stored.state), device=self._options.device, memory=self._new_memory()
                 )
                 seen = PublishedRevision.of(reconstructor, revision, int(stored.log_position["next"]))
                 self._old[revision] = seen
@@ -396,6 +400,9 @@ class SceneEngine:
         """Put on disk what the memory budget has no room for. Any thread."""
         if self._budget is not None:
             self._budget.relieve()
+
+    def _new_memory(self) -> ArrayMemory | None:
+        return _memory(self._budget, self._directory)
 
     def _extract_tiles(self, surface: SurfaceSnapshot) -> None:
         """Bring the cache up to date at the default resolution; runs beside the fit thread.

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
+from streamdgp.memory import ArrayMemory
 from streamdgp.store._digests import (
     ArrayDigests,
     DigestError,
@@ -31,6 +32,7 @@ from streamdgp.store._tables import StagedColumn
 __all__ = ["Contents", "UnreadableError", "entries_after", "read_back", "read_contents"]
 
 _Array = npt.NDArray[Any]
+_READ_BYTES = 16 << 20
 
 
 class UnreadableError(Exception):
@@ -62,7 +64,7 @@ class Contents:
         return {path: array_entry(shape, _pages_of(path, self.pages)) for path, shape in shapes.items()}
 
 
-def read_contents(root: zarr.Group, where: str, sealed: str) -> Contents:
+def read_contents(root: zarr.Group, where: str, sealed: str, memory: ArrayMemory) -> Contents:
     """Everything of a revision.
 
     Parameters
@@ -71,6 +73,8 @@ def read_contents(root: zarr.Group, where: str, sealed: str) -> Contents:
         Which revision, for messages.
     sealed
         What the commit says of the attributes.
+    memory
+        Gives the tables their room; what is read is made room for as it comes.
 
     Raises
     ------
@@ -86,15 +90,14 @@ def read_contents(root: zarr.Group, where: str, sealed: str) -> Contents:
     for path, array in members:
         with _naming(f"{where}, {_named(path)}"):
             require_shape(found.entries, path, array.shape)
-            values = np.asarray(array[...])
             folder, *names = path.split("/")
             if folder == "arrays":
-                found.arrays[names[0]] = values
+                values = found.arrays[names[0]] = np.asarray(array[...])
                 pages: Digests = {("", names[0], 0): page_digest(values)}
             else:
+                values, pages = _read_column(names[0], names[1], array, memory)
                 found.tables.setdefault(names[0], {})[names[1]] = values
-                pages = column_pages(names[0], names[1], values, array.chunks[0])
-            require_array(found.entries, path, values.shape, pages.values())
+            require_array(found.entries, path, array.shape, pages.values())
             found.pages |= pages
     return found
 
@@ -176,6 +179,25 @@ def entries_after(
     for name, values in arrays.items():
         kept[f"arrays/{name}"] = array_entry(values.shape, [pages["", name, 0]])
     return kept
+
+
+def _read_column(
+    table: str, column: str, array: zarr.Array[Any], memory: ArrayMemory
+) -> tuple[_Array, Digests]:
+    """A column, read by some megabytes at once, and the digests of its pages."""
+    rows, n = array.shape[0], array.chunks[0]
+    empty = np.zeros((0, *array.shape[1:]), array.dtype)
+    values = memory.grown(f"{table}/{column}", empty, rows)
+    row_bytes = max(1, empty.dtype.itemsize * int(np.prod(array.shape[1:], dtype=np.int64)))
+    step = n * max(1, _READ_BYTES // (n * row_bytes))
+    pages: Digests = {}
+    for start in range(0, rows, step):
+        part = values[start : start + step]
+        with memory.writing():
+            part[...] = array[start : start + step]
+        pages |= column_pages(table, column, part, n, start // n)
+        memory.relieve()
+    return values, pages
 
 
 def _pages_of(path: str, pages: Digests) -> list[bytes]:

@@ -50,12 +50,14 @@ def page_digest(values: npt.NDArray[Any]) -> bytes:
     return digest.digest()
 
 
-def column_pages(table: str, column: str, values: npt.NDArray[Any], rows_per_page: int) -> Digests:
-    """The digests of all pages of a column that was read."""
+def column_pages(
+    table: str, column: str, values: npt.NDArray[Any], rows_per_page: int, first_page: int = 0
+) -> Digests:
+    """The digests of the pages of a column, or of a part of it from ``first_page`` on, that was read."""
     starts = range(0, len(values), rows_per_page)
     return {
         (table, column, page): page_digest(values[start : start + rows_per_page])
-        for page, start in enumerate(starts)
+        for page, start in enumerate(starts, first_page)
     }
 
 

@@ -12,6 +12,7 @@ import zarr
 
 from streamdgp.atlas.changes import AtlasState
 from streamdgp.errors import StorageError
+from streamdgp.memory import ArrayMemory, HeapMemory
 from streamdgp.store._contents import Contents, UnreadableError, read_contents
 from streamdgp.store._history import RevisionInfo
 
@@ -45,9 +46,11 @@ class StoredRevision:
 
 
 def read_revision(
-    repository: icechunk.Repository, path: Path, info: RevisionInfo
+    repository: icechunk.Repository, path: Path, info: RevisionInfo, memory: ArrayMemory | None = None
 ) -> tuple[StoredRevision, Contents]:
     """Read a revision, and compare it with what was committed. The arrays are fresh copies.
+
+    ``memory`` gives the tables their room, and serves for nothing else; None: the heap.
 
     Raises
     ------
@@ -59,7 +62,7 @@ def read_revision(
         session = repository.readonly_session(snapshot_id=info.snapshot_id)
         root = zarr.open_group(session.store, mode="r", zarr_format=3)
         _check_schema(path, dict(root.attrs.asdict()))
-        found = read_contents(root, where, info.attributes_sha256)
+        found = read_contents(root, where, info.attributes_sha256, memory or HeapMemory())
         state = AtlasState(found.tables, found.arrays, dict(found.attributes["metadata"]))
         position = dict(found.attributes["log_position"])
     except UnreadableError as error:

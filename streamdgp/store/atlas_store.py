@@ -22,6 +22,7 @@ import icechunk
 
 from streamdgp.atlas.changes import AtlasChanges
 from streamdgp.errors import AlreadyExistsError, NotFoundError, StorageError
+from streamdgp.memory import ArrayMemory
 from streamdgp.store._clearing import clear_before
 from streamdgp.store._clock import wait_until_after
 from streamdgp.store._committing import (
@@ -217,13 +218,7 @@ class AtlasStore:
 
     def resolve_tag(self, name: str) -> int:
         """The revision that a tag names; raises :class:`NotFoundError`."""
-        tags = self._history.tags
-        if name not in tags:
-            known = ", ".join(sorted(tags)[:10]) or "none"
-            raise NotFoundError(
-                f"a tag of {self.path.parent.name} (there are: {known})", name, "List the tags."
-            )
-        return tags[name]
+        return self._history.find_tag(name, self.path.parent.name)
 
     def commit(
         self,
@@ -369,8 +364,13 @@ class AtlasStore:
             return True
         return False
 
-    def read(self, revision: int | None = None) -> StoredRevision:
+    def read(self, revision: int | None = None, memory: ArrayMemory | None = None) -> StoredRevision:
         """Read a revision whole; None is the newest. The arrays are fresh copies.
+
+        Parameters
+        ----------
+        memory
+            Gives the tables their room, and serves for nothing else; None: the heap.
 
         Raises
         ------
@@ -381,7 +381,7 @@ class AtlasStore:
         """
         with self._reading:
             info = self._history.find(revision)
-            stored, found = read_revision(self._repository, self.path, info)
+            stored, found = read_revision(self._repository, self.path, info, memory)
             if self._digests is None and info.revision == self.latest_revision:
                 self._digests, self._entries = found.pages, found.known_entries()
         return stored

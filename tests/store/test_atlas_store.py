@@ -13,6 +13,7 @@ import pytest
 
 from streamdgp.atlas.changes import AtlasChanges, AtlasState, TableChange
 from streamdgp.errors import AlreadyExistsError, NotFoundError, StorageError
+from streamdgp.memory import MemoryBudget
 from streamdgp.store import AtlasStore
 
 Columns = dict[str, npt.NDArray[Any]]
@@ -301,3 +302,15 @@ def test_falling_back_gives_the_newest_revision_up(tmp_path: Path) -> None:
         assert store.commit(make_changes(versions[3], everything), {"next": 7}) == 4
         assert_same(store.read().state, versions[3])
         assert_same(store.read(2).state, versions[1])
+
+
+def test_a_revision_is_read_in_parts_under_a_budget(tmp_path: Path) -> None:
+    columns = make_columns(60_000, 5)
+    with closing(AtlasStore.create(tmp_path / "atlas")) as store:
+        store.commit(make_changes(columns, list(range(60_000))), {"next": 1}, "", frames=1, charts=60_000)
+        budget = MemoryBudget(16 << 20)
+        state = store.read(memory=budget.memory(tmp_path)).state
+        assert sum(values.nbytes for values in columns.values()) > 3 * budget.max_bytes
+        assert budget.resident_bytes() <= budget.max_bytes
+        assert_same(state, columns)
+        assert_same(store.read().state, columns)
