@@ -76,6 +76,14 @@ class History:
             wanted += f" or one of the tagged ones ({', '.join(str(info.revision) for info in self.tagged)})"
         raise NotFoundError(wanted, str(revision), "List the revisions, or leave it out.")
 
+    def find_tag(self, name: str, scene: str) -> int:
+        """The revision that a tag names; raises :class:`NotFoundError`."""
+        tags = self.tags
+        if name not in tags:
+            known = ", ".join(sorted(tags)[:10]) or "none"
+            raise NotFoundError(f"a tag of {scene} (there are: {known})", name, "List the tags.")
+        return tags[name]
+
     def with_recent(self, info: RevisionInfo) -> History:
         """After a commit."""
         return History((*self.recent, info), self.tagged)

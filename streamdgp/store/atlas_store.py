@@ -218,13 +218,7 @@ class AtlasStore:
 
     def resolve_tag(self, name: str) -> int:
         """The revision that a tag names; raises :class:`NotFoundError`."""
-        tags = self._history.tags
-        if name not in tags:
-            known = ", ".join(sorted(tags)[:10]) or "none"
-            raise NotFoundError(
-                f"a tag of {self.path.parent.name} (there are: {known})", name, "List the tags."
-            )
-        return tags[name]
+        return self._history.find_tag(name, self.path.parent.name)
 
     def commit(
         self,
