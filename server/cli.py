@@ -66,7 +66,8 @@ def main() -> None:
     "--keep-revisions",
     type=click.IntRange(1),
     default=None,
-    help="Keep at least so many of the newest revisions of a scene readable. Default: 100.",
+    help="Keep at least so many of the newest revisions of a scene readable. Default: 100, or down to 20 "
+    "where the older ones would take more room than the newest.",
 )
 @click.option(
     "--keep-revisions-for",

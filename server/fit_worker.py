@@ -20,7 +20,7 @@ from streamdgp.errors import InvalidInputError, StorageError
 from streamdgp.frames import Frame
 from streamdgp.frames.orient import OrientedPoints
 from streamdgp.reconstructor import Reconstructor
-from streamdgp.store import AtlasStore, FrameLog, LogRecord, RecordKind, StagedCommit
+from streamdgp.store import AtlasStore, FrameLog, LogRecord, RecordKind, StagedCommit, count_by_size
 from streamdgp.surface import SurfaceSnapshot
 
 __all__ = ["CommitPolicy", "FitCallbacks", "FitWorker", "PublishedRevision"]
@@ -67,8 +67,9 @@ class CommitPolicy:
     """Commit when so many frames wait to be seen."""
     commit_share: float = 0.2
     """While frames wait, spend about this share of the time on commits (max_seconds goes first)."""
-    keep_revisions: int = 100
-    """At least so many of the newest revisions stay readable; up to half as many more."""
+    keep_revisions: int | None = None
+    """At least so many of the newest revisions stay readable; up to half as many more. None: 100, or fewer,
+    but at least 20, where those before the newest would take more room than the newest itself."""
     keep_frames: bool = False
     """Whether the log keeps frames that two durable revisions include."""
 
@@ -284,6 +285,8 @@ class FitWorker:
 
     def _drop_old_revisions(self) -> None:
         revisions, keep = self._store.revisions(), self._policy.keep_revisions
+        if keep is None:
+            keep = count_by_size(revisions)
         if len(revisions) > keep + keep // 2:
             freed = self._store.drop_before(revisions[-keep].revision)
             _LOGGER.info("dropped revisions before %d, %d MB", revisions[-keep].revision, freed // 2**20)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamdgp.memory._paged import PagedMemory
-from streamdgp.memory._region import Region
+from streamdgp.memory._region import Region, give_back_heap
 
 __all__ = ["MemoryBudget"]
 
@@ -109,6 +109,7 @@ class MemoryBudget:
             excess = sum(int(sizes.sum()) for sizes in [*resident, *others]) - self.max_bytes
             if excess > 0 and regions:
                 self._evict(regions, resident, excess + int(_SPARE_SHARE * self.max_bytes))
+                give_back_heap()
         finally:
             for memory in held:
                 memory.lock.release()

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from streamdgp.errors import StorageError
 
-__all__ = ["CHUNK_BYTES", "Region", "Scratch"]
+__all__ = ["CHUNK_BYTES", "Region", "Scratch", "give_back_heap"]
 
 CHUNK_BYTES = 128 * 1024
 """What is evicted and comes back at once."""
@@ -34,6 +34,7 @@ _PROTECTION = mmap.PROT_READ | mmap.PROT_WRITE
 _MAP_FIXED = 0x10
 _MAP_NORESERVE = 0x4000
 _ENTRY_BYTES = 8
+_CHUNKS_AT_ONCE = 2048
 
 
 def _libc() -> ctypes.CDLL:
@@ -48,6 +49,13 @@ def _libc() -> ctypes.CDLL:
 
 _LIBC = _libc()
 _FAILED = ctypes.c_void_p(-1).value
+
+
+def give_back_heap() -> None:
+    """Give back to the system what the C heap holds and nobody uses, where the C library can."""
+    trim = getattr(_LIBC, "malloc_trim", None)
+    if trim is not None:
+        trim(ctypes.c_size_t(0))
 
 
 class Scratch:
@@ -177,8 +185,8 @@ class Region:
         chunks = -(-rows * self.row_bytes // CHUNK_BYTES)
         if chunks > len(self.stamp):
             added = chunks - len(self.stamp)
-            self.stamp = np.concatenate([self.stamp, np.zeros(added, np.int64)])
             self._is_evicted = np.concatenate([self._is_evicted, np.zeros(added, np.bool_)])
+            self.stamp = np.concatenate([self.stamp, np.zeros(added, np.int64)])
         return np.asarray(_Window(self, rows))
 
     def touch(self, rows: npt.NDArray[np.int64], tick: int) -> None:
@@ -188,12 +196,17 @@ class Region:
 
     def resident_bytes(self, tick: int) -> npt.NDArray[np.int64]:
         """What of each chunk is in memory. An evicted one that has come back gets the stamp ``tick``."""
-        pages = self._scratch.pages(self.address, CHUNK_BYTES * len(self.stamp))
-        is_resident = (pages >> np.uint64(63)).astype(np.bool_).reshape(-1, _PAGES_PER_CHUNK)
-        resident: npt.NDArray[np.int64] = is_resident.sum(1) * _PAGE_BYTES
-        returned = self._is_evicted & (resident > 0)
-        self.stamp[returned] = tick
-        self._is_evicted[returned] = False
+        # The owner may let the array grow meanwhile: what it adds is looked at next time.
+        stamp, is_evicted = self.stamp, self._is_evicted
+        resident = np.empty(len(stamp), np.int64)
+        for begin in range(0, len(resident), _CHUNKS_AT_ONCE):
+            part = resident[begin : begin + _CHUNKS_AT_ONCE]
+            pages = self._scratch.pages(self.address + CHUNK_BYTES * begin, CHUNK_BYTES * len(part))
+            part[:] = (pages >> np.uint64(63)).reshape(-1, _PAGES_PER_CHUNK).sum(1)
+        resident *= _PAGE_BYTES
+        returned = np.flatnonzero(is_evicted[: len(stamp)] & (resident > 0))
+        stamp[returned] = tick
+        is_evicted[returned] = False
         return resident
 
     def evict(self, chunks: npt.NDArray[np.int64]) -> None:

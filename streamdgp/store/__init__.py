@@ -10,6 +10,7 @@ from streamdgp.store._facts import TextColumn
 from streamdgp.store._migration import migrate, migrate_settings
 from streamdgp.store._reading import StoredRevision, UnknownSchemaError
 from streamdgp.store._records import LogRecord, RecordKind
+from streamdgp.store._retention import count_by_size
 from streamdgp.store.atlas_store import AtlasStore, RevisionInfo, StagedCommit
 from streamdgp.store.frame_log import FrameLog
 
@@ -24,6 +25,7 @@ __all__ = [
     "StoredRevision",
     "TextColumn",
     "UnknownSchemaError",
+    "count_by_size",
     "migrate",
     "migrate_settings",
 ]

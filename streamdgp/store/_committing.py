@@ -53,13 +53,17 @@ class StagedCommit:
 
 @dataclass(frozen=True)
 class WrittenCommit:
-    """A commit that was written; pages are digests, of all and of those that it wrote anew."""
+    """A commit that was written; pages are digests, of all and of those that it wrote anew.
+
+    ``totals``: what the history says of it, with the bytes of its columns and of those pages, uncompressed.
+    """
 
     snapshot_id: str
     pages: Digests
     new_pages: Digests
     entries: ArrayDigests
     attributes_sha256: str
+    totals: dict[str, Any]
 
 
 def layouts_at(repository: icechunk.Repository, branch: str) -> Layouts:
@@ -133,7 +137,24 @@ def write_commit(
     }
     root.attrs.put(attributes)
     reach("commit.write")
+    new_pages = {key: page for key, page in written.items() if known.get(key) != page}
+    totals = totals | {"column_bytes": _column_bytes(staged), "written_bytes": _bytes_of(staged, new_pages)}
     facts = seal_commit(totals, attributes, message)
     snapshot_id = session.commit(message, metadata=facts)
-    new_pages = {key: page for key, page in written.items() if known.get(key) != page}
-    return WrittenCommit(snapshot_id, known | written, new_pages, entries, facts["attributes_sha256"])
+    return WrittenCommit(snapshot_id, known | written, new_pages, entries, facts["attributes_sha256"], totals)
+
+
+def _column_bytes(staged: StagedCommit) -> int:
+    layouts = [one.layout for one in staged.columns]
+    return sum(
+        one.row_count * one.dtype.itemsize * int(np.prod(one.row_shape, dtype=np.int64)) for one in layouts
+    )
+
+
+def _bytes_of(staged: StagedCommit, pages: Digests) -> int:
+    return sum(
+        values.nbytes
+        for one in staged.columns
+        for page, values in one.pages.items()
+        if (one.table, one.column, page) in pages
+    )

@@ -37,6 +37,10 @@ class RevisionInfo:
     """Time since the commit before, by a clock that is never set; None where none was noted."""
     attributes_sha256: str = ""
     """What the commit says of the attributes of the root group."""
+    column_bytes: int = 0
+    """What its columns hold, uncompressed; 0 where none was noted."""
+    written_bytes: int = 0
+    """What of them its commit wrote, uncompressed: what that replaced is held by history alone."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +171,8 @@ def _info(path: Path, snapshot: icechunk.SnapshotInfo) -> RevisionInfo:
             snapshot.message,
             pause_s=None if pause_s is None else float(pause_s),
             attributes_sha256=str(facts.get("attributes_sha256", "")),
+            column_bytes=int(facts.get("column_bytes", 0)),
+            written_bytes=int(facts.get("written_bytes", 0)),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise _wrong(path, f"a whole snapshot {snapshot.id}", f"one with a wrong {error}") from error

@@ -1,4 +1,4 @@
-"""Which revisions are too young to be cleared. Pure planning; no input or output."""
+"""Which revisions are too young to be cleared, and how many there is room for. Nothing is read or written."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from collections.abc import Sequence
 
 from streamdgp.store._history import RevisionInfo
 
-__all__ = ["oldest_within", "pause_before"]
+__all__ = ["count_by_size", "oldest_within", "pause_before"]
+
+_LEAST, _MOST = 20, 100
+_LEAST_HISTORY_BYTES = 256 << 20
 
 
 def oldest_within(revisions: Sequence[RevisionInfo], keep_for_s: float, since_newest_s: float) -> int:
@@ -29,6 +32,28 @@ def oldest_within(revisions: Sequence[RevisionInfo], keep_for_s: float, since_ne
             return before.revision
         age_s += pause_before(before, after)
     return revisions[0].revision
+
+
+def count_by_size(revisions: Sequence[RevisionInfo]) -> int:
+    """How many of the newest revisions to keep: a store is to follow the area seen, not the time spent there.
+
+    100, or fewer, but at least 20, where the older ones would hold more beside the newest than it holds
+    itself; up to 256 MiB they may.
+
+    Parameters
+    ----------
+    revisions
+        Oldest first, at least one.
+    """
+    room = max(_LEAST_HISTORY_BYTES, revisions[-1].column_bytes)
+    count = 1
+    for newer in reversed(revisions[1:]):
+        # What a commit wrote anew, the revision before holds as it was.
+        room -= newer.written_bytes
+        if room < 0:
+            break
+        count += 1
+    return min(_MOST, max(_LEAST, count))
 
 
 def pause_before(info: RevisionInfo, previous: RevisionInfo) -> float:

@@ -339,6 +339,8 @@ class AtlasStore:
             *(revision, created, staged.frames, staged.charts, made.snapshot_id, message),
             pause_s=pause_s,
             attributes_sha256=made.attributes_sha256,
+            column_bytes=made.totals["column_bytes"],
+            written_bytes=made.totals["written_bytes"],
         )
         with self._guard:
             self._history = self._history.with_recent(info)

@@ -33,22 +33,21 @@ def tiles_of(low: npt.NDArray[np.int64], high: npt.NDArray[np.int64]) -> npt.NDA
 def plan_tiles(
     low: npt.NDArray[np.int64],
     high: npt.NDArray[np.int64],
+    charts: npt.NDArray[np.int64],
     version: npt.NDArray[np.int64],
     only: npt.NDArray[np.int64] | None = None,
 ) -> Iterator[TilePlan]:
-    """Tiles in lattice order, of charts that influence the boxes of tiles (K, 3) from low to high.
+    """Tiles in lattice order, of charts (K,) that influence the boxes of tiles (K, 3) from low to high.
 
-    A box whose high is below its low is none. Given ``only`` (T, 3), these tiles and no others.
+    A box whose high is below its low is none. ``version`` is that of all charts. Given ``only`` (T, 3),
+    these tiles and no others.
     """
-    charts = np.flatnonzero((high >= low).all(1))
     if only is not None:
         if not len(only):
             return
-        first, last = only.min(0), only.max(0)
-        charts = charts[((low[charts] <= last) & (high[charts] >= first)).all(1)]
-        low, high = np.maximum(low[charts], first), np.minimum(high[charts], last)
-    else:
-        low, high = low[charts], high[charts]
+        low, high = np.maximum(low, only.min(0)), np.minimum(high, only.max(0))
+    some = (high >= low).all(1)
+    low, high, charts = low[some], high[some], charts[some]
     if not len(charts):
         return
     for begin, end in _slabs(low, high):

@@ -181,8 +181,7 @@ class SurfaceSnapshot:
             return np.zeros((0, 3), np.int64)
         changed = np.ones(self.chart_count, np.bool_)
         changed[:known] = self.version[:known] != version_before
-        lo, hi = self._boxes(step, None)
-        return tiles_of(lo[changed], hi[changed])
+        return tiles_of(*self._boxes(step, None, np.flatnonzero(changed)))
 
     # --- planning --------------------------------------------------------------------------------
 
@@ -203,17 +202,17 @@ class SurfaceSnapshot:
         return np.asarray(inside.all(1))
 
     def _boxes(
-        self, step: float, roi: npt.NDArray[np.float64] | None
+        self, step: float, roi: npt.NDArray[np.float64] | None, charts: npt.NDArray[np.int64]
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Lowest and highest tile (K, 3) that each chart influences, within the region."""
+        """Lowest and highest tile (K, 3) that each of the charts influences, within the region."""
         edge = step * self.tile_cells
-        reach = (self.scale_m * self.blend_radius)[:, None]
+        anchor_m, reach = self.anchor_m[charts], (self.scale_m[charts] * self.blend_radius)[:, None]
         # One cell of margin: a vertex may move off its edge when it is put on the zero set.
-        lo = np.floor((self.anchor_m - reach - step) / edge).astype(np.int64)
-        hi = np.floor((self.anchor_m + reach + step) / edge).astype(np.int64)
-        if roi is not None:
+        lo = np.floor((anchor_m - reach - step) / edge).astype(np.int64)
+        hi = np.floor((anchor_m + reach + step) / edge).astype(np.int64)
+        if roi is not None and len(charts):
             # "Everything" may be asked for with huge corners: no tile is farther than the bounds.
-            roi = np.clip(roi, (self.anchor_m - reach).min() - edge, (self.anchor_m + reach).max() + edge)
+            roi = np.clip(roi, (anchor_m - reach).min() - edge, (anchor_m + reach).max() + edge)
             lo = np.maximum(lo, np.floor(roi[:3] / edge).astype(np.int64))
             hi = np.minimum(hi, np.floor(roi[3:] / edge).astype(np.int64))
         return lo, hi
@@ -224,7 +223,25 @@ class SurfaceSnapshot:
         """Tiles with the charts that influence them and a signature of those charts' versions."""
         if not self.chart_count:
             return iter(())
-        return plan_tiles(*self._boxes(step, roi), self.version, only)
+        charts = self._near(step, roi, only)
+        return plan_tiles(*self._boxes(step, roi, charts), charts, self.version, only)
+
+    def _near(
+        self, step: float, roi: npt.NDArray[np.float64] | None, only: npt.NDArray[np.int64] | None
+    ) -> npt.NDArray[np.int64]:
+        """Charts (K,), ascending, that may influence what is asked for: a plan costs what it covers."""
+        low, high = np.full(3, -np.inf), np.full(3, np.inf)
+        if roi is not None:
+            low, high = roi[:3].copy(), roi[3:].copy()
+        if only is not None:
+            if not len(only):
+                return np.zeros(0, np.int64)
+            edge = step * self.tile_cells
+            low, high = np.maximum(low, edge * only.min(0)), np.minimum(high, edge * (only.max(0) + 1))
+        # Tiles that meet the region go on beyond it.
+        margin = float(self.scale_m.max()) * self.blend_radius + step * (self.tile_cells + 2)
+        inside = (self.anchor_m >= low - margin) & (self.anchor_m <= high + margin)
+        return np.flatnonzero(inside.all(1))
 
     # --- extraction ------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from streamdgp.errors import AlreadyExistsError, NotFoundError, StorageError
 from streamdgp.store import AtlasStore, RevisionInfo
 from streamdgp.store._clearing import keep_snapshots
 from streamdgp.store._clock import wait_until_after
-from streamdgp.store._retention import oldest_within
+from streamdgp.store._retention import count_by_size, oldest_within
 from streamdgp.store._tip import write_synced
 
 
@@ -215,6 +215,46 @@ def test_a_clock_that_is_set_makes_nothing_younger() -> None:
     jumping = history(*[None] * 5, created=[0, 100, -1e6, -1e6 + 100, -1e6 + 200])
     assert oldest_within(jumping, 150, 0) == 3
     assert oldest_within(jumping, 250, 0) == 1
+
+
+@pytest.mark.parametrize(
+    ("revisions", "written_mb", "column_mb", "count"),
+    [
+        (300, 1, 10, 100),  # 99 MB of history: small scenes keep a hundred
+        (300, 10, 100, 27),  # 256 MiB, though the map is smaller
+        (300, 10, 500, 51),  # as much as the map
+        (300, 400, 500, 20),  # too much, but fewer are never kept
+        (300, 10, 5000, 100),
+        (3, 1, 1, 20),
+    ],
+)
+def test_history_takes_no_more_room_than_the_map(
+    revisions: int, written_mb: int, column_mb: int, count: int
+) -> None:
+    start = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+    infos = [
+        RevisionInfo(
+            *(number, start, 0, 0, "", ""), column_bytes=column_mb * 10**6, written_bytes=written_mb * 10**6
+        )
+        for number in range(1, revisions + 1)
+    ]
+    assert count_by_size(infos) == count
+
+
+def test_commits_note_what_they_wrote(tmp_path: Path) -> None:
+    columns = {"key": np.arange(40_000), "weight": np.zeros((40_000, 4), np.float32)}
+    with closing(AtlasStore.create(tmp_path / "atlas")) as store:
+        store.commit(AtlasChanges({"charts": TableChange(columns, np.arange(40_000))}), {"next": 1})
+        columns["weight"][7] = 1
+        store.commit(AtlasChanges({"charts": TableChange(columns, np.array([7]))}), {"next": 2})
+        noted = store.revisions()
+    assert [info.column_bytes for info in noted] == [40_000 * (8 + 16)] * 2
+    assert noted[0].written_bytes == noted[0].column_bytes
+    assert 16 <= noted[1].written_bytes < 40_000 * 16 / 2, "one page of one column"
+    with closing(AtlasStore.open(tmp_path / "atlas")) as store:
+        again = store.revisions()
+    facts = [(info.column_bytes, info.written_bytes) for info in noted]
+    assert [(info.column_bytes, info.written_bytes) for info in again] == facts
 
 
 def test_young_revisions_stay(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def _as_lists(plans: list[TilePlan]) -> list[tuple[Index, list[int], int]]:
 def test_plans_are_those_of_the_reference(seed: int) -> None:
     low, high, version = _boxes(seed)
     wanted = _reference(low, high)
-    plans = list(plan_tiles(low, high, version))
+    plans = list(plan_tiles(low, high, np.arange(len(low)), version))
     assert [p.index for p in plans] == sorted(wanted), "every tile once, in lattice order"
     for p in plans:
         assert p.members.tolist() == wanted[p.index]
@@ -51,7 +51,7 @@ def test_plans_are_those_of_the_reference(seed: int) -> None:
 def test_only_some_tiles(seed: int) -> None:
     """Tiles that exist and tiles that do not, given twice and in no order: as in the whole plan."""
     low, high, version = _boxes(seed)
-    whole = _as_lists(list(plan_tiles(low, high, version)))
+    whole = _as_lists(list(plan_tiles(low, high, np.arange(len(low)), version)))
     rng = np.random.default_rng(100 + seed)
     count = (1, 5, 40)[seed % 3]
     exist = np.array([index for index, _, _ in whole])[rng.integers(0, len(whole), count)]
@@ -59,7 +59,7 @@ def test_only_some_tiles(seed: int) -> None:
     asked = {tuple(t) for t in only.tolist()}
     wanted = [plan for plan in whole if plan[0] in asked]
     assert wanted
-    assert _as_lists(list(plan_tiles(low, high, version, only))) == wanted
+    assert _as_lists(list(plan_tiles(low, high, np.arange(len(low)), version, only))) == wanted
 
 
 @pytest.mark.parametrize("pairs", [1, 7, 100, 1 << 18])
@@ -67,23 +67,23 @@ def test_only_some_tiles(seed: int) -> None:
 def test_slabs_change_nothing(monkeypatch: pytest.MonkeyPatch, seed: int, pairs: int) -> None:
     low, high, version = _boxes(seed)
     only = np.random.default_rng(seed).integers(-8, 8, (200, 3))
-    whole = _as_lists(list(plan_tiles(low, high, version)))
-    some = _as_lists(list(plan_tiles(low, high, version, only)))
+    whole = _as_lists(list(plan_tiles(low, high, np.arange(len(low)), version)))
+    some = _as_lists(list(plan_tiles(low, high, np.arange(len(low)), version, only)))
     assert some
     monkeypatch.setattr(plan_module, "_PAIRS_AT_ONCE", pairs)
     there = (high >= low).all(1)
     slabs = list(plan_module._slabs(low[there], high[there]))
     assert len(slabs) > 3 or pairs >= 100, "one slab: nothing was tested"
-    assert _as_lists(list(plan_tiles(low, high, version))) == whole
-    assert _as_lists(list(plan_tiles(low, high, version, only))) == some
+    assert _as_lists(list(plan_tiles(low, high, np.arange(len(low)), version))) == whole
+    assert _as_lists(list(plan_tiles(low, high, np.arange(len(low)), version, only))) == some
 
 
 def test_a_signature_follows_members_and_versions() -> None:
     low, high, version = _boxes(0)
-    before = {p.index: p for p in plan_tiles(low, high, version)}
+    before = {p.index: p for p in plan_tiles(low, high, np.arange(len(low)), version)}
     chart = next(iter(before.values())).members[0]
     version[chart] += 1
-    after = {p.index: p for p in plan_tiles(low, high, version)}
+    after = {p.index: p for p in plan_tiles(low, high, np.arange(len(low)), version)}
     assert before.keys() == after.keys()
     for index, plan in after.items():
         assert (plan.signature != before[index].signature) == (chart in plan.members)
@@ -96,15 +96,15 @@ def test_a_signature_follows_members_and_versions() -> None:
 @pytest.mark.parametrize("only", [None, np.zeros((0, 3), np.int64), np.zeros((1, 3), np.int64)])
 def test_nothing_to_plan(only: Ints | None) -> None:
     none = np.zeros((0, 3), np.int64)
-    assert list(plan_tiles(none, none, np.zeros(0, np.int64), only)) == []
+    assert list(plan_tiles(none, none, np.zeros(0, np.int64), np.zeros(0, np.int64), only)) == []
     empty = np.ones((3, 3), np.int64)
-    assert list(plan_tiles(empty, empty - 1, np.ones(3, np.int64), only)) == []
+    assert list(plan_tiles(empty, empty - 1, np.arange(3), np.ones(3, np.int64), only)) == []
     assert len(tiles_of(empty, empty - 1)) == 0
 
 
 def test_only_tiles_far_from_all_boxes() -> None:
     low, high, version = _boxes(0)
-    assert list(plan_tiles(low, high, version, np.array([[50, 50, 50]]))) == []
+    assert list(plan_tiles(low, high, np.arange(len(low)), version, np.array([[50, 50, 50]]))) == []
     # Inside the boxes' hull, but in no box.
     corners = np.array([[-9, -9, -9], [9, 9, 9]])
-    assert list(plan_tiles(corners, corners, np.ones(2, np.int64), np.array([[0, 0, 0]]))) == []
+    assert list(plan_tiles(corners, corners, np.arange(2), np.ones(2, np.int64), np.array([[0, 0, 0]]))) == []
