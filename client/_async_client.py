@@ -77,7 +77,7 @@ class AsyncClient:
         How streams of frames come back after a lost connection. Other calls are not repeated.
     keepalive_s
         A connection with a call on it that is silent for so long is asked for a sign of life, and given up
-        when there is none within half of that time. At least 10 s where the server is not told otherwise
+        when there is none within twice that time. At least 10 s where the server is not told otherwise
         (``streamdgp-server serve --keepalive``).
     """
 

@@ -38,5 +38,8 @@ def channel_options(keepalive_s: float) -> list[tuple[str, int]]:
         # A cable that was pulled closes nothing: without pings a stream would wait for ever.
         ("grpc.keepalive_time_ms", max(1, int(1000 * keepalive_s))),
         ("grpc.keepalive_timeout_ms", patience_ms),
+        # What gRPC waits for a ping's answer: a minute by default, whatever the line above says (that is how
+        # long TCP waits for acknowledgements). Not shorter, for on a slow link it comes behind much data.
+        ("grpc.http2.ping_timeout_ms", max(1, int(2000 * keepalive_s))),
         ("grpc.http2.max_pings_without_data", 0),
     ]

@@ -36,7 +36,7 @@ from streamdgp.wire import (
 from streamdgp_client._backlog import Backlog, MemoryBacklog
 from streamdgp_client._retry import RetryPolicy
 from streamdgp_client._spool import Spool
-from streamdgp_client._types import ConnectionChange, Progress, Rejection
+from streamdgp_client._types import ConnectionChange, FrameRecord, Progress, Rejection
 
 if TYPE_CHECKING:
     from streamdgp.v1.ingest_service_pb2_grpc import IngestServiceAsyncStub
@@ -108,6 +108,16 @@ class FrameStream:
         return self._backlog.next_number
 
     @property
+    def is_numbered(self) -> bool:
+        """Whether the numbers are the server's; at first they may not be, with a spool."""
+        return self._backlog.is_bound
+
+    @property
+    def waiting_count(self) -> int:
+        """How many frames are kept because they are not known to be durable."""
+        return self._backlog.next_number - self._backlog.oldest_number
+
+    @property
     def epoch(self) -> int:
         """The epoch in force, as the server said."""
         return self._open.epoch
@@ -176,6 +186,20 @@ class FrameStream:
         """
         message = unreadable_frame(sequence_number=0, source_id=source_id, source_crc32c=source_crc32c)
         return await self._enqueue(message, wait_for_room=True)
+
+    async def last_waiting(self) -> FrameRecord | None:
+        """Return what the newest frame is that waits; before the first ``send``: the newest in the spool.
+
+        Raises
+        ------
+        StorageError
+            The spool is damaged.
+        """
+        if not self.waiting_count:
+            return None
+        last = self._backlog.next_number - 1
+        (frame,) = await asyncio.to_thread(self._backlog.read, last, last + 1, 1)
+        return FrameRecord(last, frame.source_id, frame.source_crc32c, "")
 
     async def wait(self, until: WaitFor = "applied") -> Progress:
         """Wait until all frames sent so far are durable or applied; raises as ``send``."""

@@ -5,12 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
-from streamdgp.errors import DatasetError, InvalidFrameError, NotFoundError, SequenceError
+from streamdgp.errors import (
+    DatasetError,
+    InvalidFrameError,
+    NotFoundError,
+    SequenceError,
+    ServerUnavailableError,
+)
 from streamdgp.frames import Frame
 from streamdgp_client._async_client import AsyncClient
-from streamdgp_client._types import FrameRecord, IngestStatus, Progress, Rejection
+from streamdgp_client._types import ConnectionChange, FrameRecord, IngestStatus, Progress, Rejection
 
 __all__ = ["FrameList", "UploadReport", "check_same_source", "upload"]
 
@@ -37,7 +44,7 @@ class UploadReport:
     """What an upload did."""
 
     already_durable: int
-    """Frames of the scan that the server had before."""
+    """Frames of the scan that the server had before; with a spool, as far as was known."""
     sent: int
     rejected: int
     """Frames that this upload could not read or the server refused."""
@@ -82,9 +89,11 @@ async def upload(
     producer_id: str,
     *,
     config: Mapping[str, Any] | None = None,
+    spool: Path | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     on_rejected: Callable[[Rejection], None] | None = None,
     on_unreadable: Callable[[str, Exception], None] | None = None,
+    on_connection: Callable[[ConnectionChange], None] | None = None,
 ) -> UploadReport:
     """Send the frames that the server has not yet; return when all are part of the surface.
 
@@ -95,8 +104,9 @@ async def upload(
     ----------
     client, frames, scene, producer_id, config
         What to send where; ``config`` is for a scene that is created.
-    on_progress
-        As in ``AsyncClient.stream``.
+    spool, on_progress, on_connection
+        As in ``AsyncClient.stream``. With a spool the server is waited for however long it is away; the scan
+        is read meanwhile, but for the first time that the folder is used.
     on_unreadable
         Called with the name and error of a frame that cannot be read.
     on_rejected
@@ -109,13 +119,10 @@ async def upload(
     StreamdgpError
         As ``FrameStream.send``.
     """
-    try:
-        status = await client.get_ingest_status(scene, producer_id)
-    except NotFoundError:
-        status = IngestStatus()
+    status = await _status(client, scene, producer_id, may_be_away=spool is not None)
     await asyncio.to_thread(check_same_source, frames, status.records)
     names = frames.frame_names
-    if status.durable >= len(names) and status.applied >= status.durable:
+    if spool is None and status.durable >= len(names) and status.applied >= status.durable:
         progress = Progress(status.durable, status.durable, status.applied, status.revision)
         return UploadReport(len(names), 0, 0, progress)
     unreadable = set[int]()
@@ -128,9 +135,21 @@ async def upload(
             on_rejected(rejection)
 
     stream = client.stream(
-        scene, producer_id, config=config, on_progress=on_progress, on_rejected=count_rejected
+        scene,
+        producer_id,
+        config=config,
+        spool=spool,
+        on_progress=on_progress,
+        on_rejected=count_rejected,
+        on_connection=on_connection,
     )
     async with stream:
+        if not stream.is_numbered:  # which frame of the scan is next, only the server knows
+            await stream.wait("durable")
+        last_waiting = await stream.last_waiting()
+        if last_waiting is not None:
+            await asyncio.to_thread(check_same_source, frames, [last_waiting])
+        already = min(stream.next_sequence_number - 1 - stream.waiting_count, len(names))
         first = stream.next_sequence_number - 1
         for index in range(first, len(names)):
             checksum = await asyncio.to_thread(_checksum, frames, index)
@@ -143,4 +162,15 @@ async def upload(
                 await stream.skip(source_id=names[index], source_crc32c=checksum)
             else:
                 await stream.send(frame, source_id=names[index], source_crc32c=checksum)
-    return UploadReport(min(first, len(names)), max(0, len(names) - first), rejected, stream.progress)
+    return UploadReport(already, len(names) - already, rejected, stream.progress)
+
+
+async def _status(client: AsyncClient, scene: str, producer_id: str, *, may_be_away: bool) -> IngestStatus:
+    try:
+        return await client.get_ingest_status(scene, producer_id)
+    except NotFoundError:
+        return IngestStatus()
+    except ServerUnavailableError:
+        if not may_be_away:
+            raise
+        return IngestStatus()

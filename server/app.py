@@ -24,14 +24,7 @@ __all__ = ["serve"]
 
 _LOGGER = logging.getLogger(__name__)
 _GRACE_S = 5.0
-_CHANNEL_OPTIONS = (
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server
-    # Clients may ping an idle connection every 10 s without being cut off.
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-)
+_PINGS_ALLOWED_MS = 10_000
 
 
 async def serve(options: ServerOptions, listen: str, ready: Callable[[str], None]) -> None:
@@ -58,7 +51,7 @@ async def serve(options: ServerOptions, listen: str, ready: Callable[[str], None
         loop.add_signal_handler(number, stop.set)
     registry = SceneRegistry(options)
     opening: asyncio.Task[None] | None = None
-    server = grpc.aio.server(options=_CHANNEL_OPTIONS)
+    server = grpc.aio.server(options=_channel_options(options.keepalive_s))
     try:
         scene_service_pb2_grpc.add_SceneServiceServicer_to_server(SceneServicer(registry), server)
         ingest_service_pb2_grpc.add_IngestServiceServicer_to_server(IngestServicer(registry), server)
@@ -80,6 +73,26 @@ async def serve(options: ServerOptions, listen: str, ready: Callable[[str], None
         registry.release()
     if registry.failure is not None:
         raise registry.failure
+
+
+def _channel_options(keepalive_s: float) -> list[tuple[str, int]]:
+    patience_ms = max(1, int(500 * keepalive_s))
+    return [
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server
+        # A robot that vanished closes nothing: without pings its stream would stay for ever.
+        ("grpc.keepalive_time_ms", max(1, int(1000 * keepalive_s))),
+        ("grpc.keepalive_timeout_ms", patience_ms),
+        (
+            "grpc.http2.ping_timeout_ms",
+            max(1, int(2000 * keepalive_s)),
+        ),  # a slow link answers behind much data
+        ("grpc.http2.max_pings_without_data", 0),
+        # Clients may ping as often as the server does, and every 10 s, without being cut off.
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", min(_PINGS_ALLOWED_MS, patience_ms)),
+        ("grpc.keepalive_permit_without_calls", 1),
+    ]
 
 
 def _bind(server: grpc.aio.Server, listen: str) -> str:

@@ -101,6 +101,21 @@ def main() -> None:
     is_flag=True,
     help="Keep all frames in the log. Default: frames that two durable revisions include are dropped.",
 )
+@click.option(
+    "--keepalive",
+    type=click.FloatRange(0.1, 86400),
+    default=None,
+    metavar="S",
+    help="Ask a silent client for a sign of life after so long, and drop it after twice as long again. "
+    "Default: 20.",
+)
+@click.option(
+    "--patience",
+    type=click.FloatRange(0.1, 86400),
+    default=None,
+    metavar="S",
+    help="End a stream whose client leaves a frame half sent, or answers unread, for so long. Default: 300.",
+)
 @click.option("-v", "--verbose", count=True, help="Log more: -v what happens, -vv every frame.")
 def serve(
     data: Path,
@@ -114,6 +129,8 @@ def serve(
     min_free: float | None,
     segment_size: float | None,
     keep_frames: bool,
+    keepalive: float | None,
+    patience: float | None,
     verbose: int,
 ) -> None:
     """Serve the scenes under --data until interrupted.
@@ -145,6 +162,10 @@ def serve(
     if max_cells is not None:
         options = replace(options, max_cells=max_cells)
     options = replace(options, commit=replace(options.commit, keep_frames=keep_frames))
+    if keepalive is not None:
+        options = replace(options, keepalive_s=keepalive)
+    if patience is not None:
+        options = replace(options, patience_s=patience)
     if segment_size is not None:
         options = replace(options, segment_bytes=int(1e6 * segment_size))
     if memory_budget is not None:

@@ -9,11 +9,13 @@ from streamdgp.errors import InvalidFrameError, InvalidInputError, SequenceError
 from streamdgp.store import LogRecord, RecordKind
 from streamdgp.v1 import common_pb2, frame_pb2, ingest_service_pb2
 from streamdgp.wire import MAX_FRAME_BYTES, PartAssembler, frame_from_proto, rejection_from_error
+from streamdgp_server.part_budget import PartBudget
 from streamdgp_server.scene_engine import SceneEngine
 
 __all__ = ["IngestSession"]
 
 _MAX_SOURCE_ID_CHARACTERS = 256
+_MAX_UNSAID = 64
 
 
 class IngestSession:
@@ -22,11 +24,14 @@ class IngestSession:
     ``changed`` is set whenever :meth:`responses` may have something new to say.
     """
 
-    def __init__(self, engine: SceneEngine, producer: str, epoch: int) -> None:
+    def __init__(self, engine: SceneEngine, producer: str, epoch: int, budget: PartBudget) -> None:
         self.engine = engine
         self.producer = producer
         self.epoch = epoch
         self.changed = asyncio.Event()
+        self.is_frame_half_sent = False
+        self._budget = budget
+        self._said = asyncio.Event()
         self._ledger = engine.ledger(producer)
         self._assembler = PartAssembler()
         self._rejections: deque[ingest_service_pb2.FrameRejected] = deque()
@@ -35,7 +40,7 @@ class IngestSession:
         self._last_progress: ingest_service_pb2.IngestProgress | None = None
 
     @classmethod
-    async def open(cls, engine: SceneEngine, producer: str, epoch: int) -> IngestSession:
+    async def open(cls, engine: SceneEngine, producer: str, epoch: int, budget: PartBudget) -> IngestSession:
         """Take the producer over from any older stream.
 
         Raises
@@ -59,7 +64,7 @@ class IngestSession:
             )
         is_new_epoch = not epoch or epoch > ledger.epoch
         ledger.epoch = epoch or ledger.epoch + 1
-        session = cls(engine, producer, ledger.epoch)
+        session = cls(engine, producer, ledger.epoch, budget)
         engine.attach(producer, session)
         # Also when the epoch is not new: what the older stream had in flight is durable after this.
         if is_new_epoch or ledger.durable_sequence + 1 != ledger.next_sequence:
@@ -71,8 +76,9 @@ class IngestSession:
         return session
 
     def close(self) -> None:
-        """End of the stream, whatever ended it."""
+        """End of the stream, whatever ended it; nothing may be taken any more."""
         self.engine.detach(self.producer, self)
+        self._drop_parts()
 
     def advanced(self) -> None:
         """Something became durable or applied, or the scene is ending (called by the engine)."""
@@ -96,6 +102,7 @@ class IngestSession:
 
     async def take_frame(self, frame: frame_pb2.Frame) -> None:
         """A whole frame has arrived: log it, ignore it as known, or refuse it in band."""
+        await self._until_said()
         try:
             is_new = self._ledger.is_new(frame.sequence_number, frame.source_id, frame.source_crc32c)
         except SequenceError as error:
@@ -118,9 +125,14 @@ class IngestSession:
         if part.offset and part.sequence_number == self._dropped_number:
             return  # the rest of a frame that was refused at an earlier part
         self._dropped_number = 0
+        await self._until_said()
+        if part.offset == 0:
+            self._drop_parts()
+        await self._budget.take(self, len(part.data))
         try:
             frame = self._assembler.add(part)
         except InvalidFrameError as error:
+            self._drop_parts()
             self._dropped_number = part.sequence_number
             # Sending again mends a damaged part, but not a frame that is too large.
             is_consumed = (
@@ -130,9 +142,21 @@ class IngestSession:
                 self._log(frame_pb2.Frame(sequence_number=part.sequence_number), error)
             else:
                 self.refused(part.sequence_number, error, is_consumed=False)
-        else:
-            if frame is not None:
-                await self.take_frame(frame)
+            return
+        self.is_frame_half_sent = frame is None
+        if frame is not None:
+            await self.take_frame(frame)
+            self._drop_parts()
+
+    def _drop_parts(self) -> None:
+        self.is_frame_half_sent = False
+        self._budget.give_back(self)
+
+    async def _until_said(self) -> None:
+        """Wait while the client leaves many refusals unread: memory must not grow with them."""
+        while len(self._rejections) >= _MAX_UNSAID:
+            self._said.clear()
+            await self._said.wait()
 
     def _log(self, frame: frame_pb2.Frame, refusal: InvalidInputError | None) -> None:
         """Use the next number up: queue the frame, or why it was refused, for the log."""
@@ -162,6 +186,7 @@ class IngestSession:
             for rejected in self._rejections
         ]
         self._rejections.clear()
+        self._said.set()
         progress = self.progress()
         if progress != self._last_progress:
             self._last_progress = progress

@@ -32,6 +32,12 @@ class ServerOptions:
     """Size of a segment of a log: frames are dropped by segments."""
     min_free_bytes: int = 500_000_000
     """With less than this free on the disk no frames are taken. 0: not watched."""
+    keepalive_s: float = 20.0
+    """A silent connection is asked for a sign of life after so long, and closed after twice that again."""
+    patience_s: float = 300.0
+    """A stream whose client leaves a frame half sent, or answers unread, for so long is ended."""
+    max_part_bytes: int = 256 * 1024 * 1024
+    """Memory for frames that are half sent, of all streams; beyond it they wait, but for one."""
     keep_revisions_for_s: float = 0.0
     """Revisions that were the newest one within so many seconds stay readable, however many there are."""
     commit: CommitPolicy = field(default_factory=CommitPolicy)

@@ -14,7 +14,8 @@ from rich.progress import Progress as Bars
 
 from streamdgp.datasets import FORMATS, Dataset, open_dataset
 from streamdgp_client._async_client import AsyncClient
-from streamdgp_client._types import Progress, Rejection
+from streamdgp_client._connection import DEFAULT_KEEPALIVE_S
+from streamdgp_client._types import ConnectionChange, Progress, Rejection
 from streamdgp_client._upload import UploadReport, upload
 from streamdgp_client.cli._options import scene_option, server_option
 
@@ -39,6 +40,7 @@ class _Display:
             name: self._bars.add_task(name, total=frame_count, note="")
             for name in ("sent", "durable", "applied")
         }
+        self._was_connected = self._is_lost = False
         self.last = Progress()
 
     def __enter__(self) -> _Display:
@@ -61,10 +63,26 @@ class _Display:
     def unreadable(self, name: str, error: Exception) -> None:
         self.warn(f"{name} cannot be read: {error}")
 
+    def connection(self, change: ConnectionChange) -> None:
+        """Say once that the connection is lost, and where the stream goes on."""
+        number = change.next_sequence_number
+        if change.error is None:
+            if self._is_lost:
+                again = " again" if self._was_connected else ""
+                self._say(f"connected{again}, going on with frame {number}")
+            elif number > 1:
+                self._say(f"resumed at frame {number}")
+            self._was_connected = True
+        elif not self._is_lost:
+            what = "connection lost" if self._was_connected else "server not reached"
+            self.warn(f"{what} ({change.error.got or change.error}), trying again")
+        self._is_lost = change.error is not None
+
     def warn(self, text: str) -> None:
-        self._console.print(
-            f"warning: {' '.join(text.split())}", markup=False, highlight=False, soft_wrap=True
-        )
+        self._say(f"warning: {' '.join(text.split())}")
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @click.command(short_help="Send a recorded scan to a scene; resumes where the server stands.")
@@ -90,6 +108,22 @@ class _Display:
     "--regime", type=click.Choice(["lazy", "active", "paper"]), help="For a new scene: how charts are fitted."
 )
 @click.option("--anchor-radius", type=float, metavar="M", help="For a new scene: distance of the anchors.")
+@click.option(
+    "--spool",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Keep frames in this folder until the server has them on disk: the scan is read on while the server "
+    "is away, which is waited for without end, and a later run sends what is left. Removed in the end.",
+)
+@click.option(
+    "--keepalive",
+    type=click.FloatRange(0.1, 86400),
+    default=DEFAULT_KEEPALIVE_S,
+    show_default=True,
+    metavar="S",
+    help="Ask a silent server for a sign of life after so long, and connect again after twice as long again; "
+    "at least 10, or what the server's own --keepalive is.",
+)
 def stream(
     path: Path,
     scene: str,
@@ -103,16 +137,20 @@ def stream(
     poses: Path | None,
     regime: str | None,
     anchor_radius: float | None,
+    spool: Path | None,
+    keepalive: float,
 ) -> None:
     """Send the scan at PATH (a folder, or one file) and wait until the surface includes it.
 
     The scene is created when there is none. Frames that the server has already are not sent again, so the
-    command can be stopped and repeated at any time. Unusable frames are reported and left out.
+    command can be stopped and repeated at any time. A connection that breaks is said and opened again; every
+    frame becomes part of the surface once. Unusable frames are reported and left out.
 
     \b
     Examples:
       streamdgp-client stream scans/kitchen --scene kitchen
       streamdgp-client stream scans/kitchen --scene quick --every 5 --limit 20
+      streamdgp-client stream /mnt/stick/kitchen --scene kitchen --spool kitchen-spool
       streamdgp-client stream kitti/07 --scene street --format kitti --server robot-base:50051
     """
     dataset = open_dataset(path, format_name, unit=unit, layout=layout, poses=poses).subset(every, limit)
@@ -123,7 +161,9 @@ def stream(
             display.warn(line)
         try:
             report = asyncio.run(
-                _upload(dataset, server, scene, producer or _producer_of(path), config, display)
+                _upload(
+                    dataset, server, keepalive, scene, producer or _producer_of(path), config, spool, display
+                )
             )
         except KeyboardInterrupt:
             report = None
@@ -139,18 +179,27 @@ def stream(
 
 
 async def _upload(
-    dataset: Dataset, server: str, scene: str, producer: str, config: dict[str, Any], display: _Display
+    dataset: Dataset,
+    server: str,
+    keepalive_s: float,
+    scene: str,
+    producer: str,
+    config: dict[str, Any],
+    spool: Path | None,
+    display: _Display,
 ) -> UploadReport:
-    async with AsyncClient(server) as client:
+    async with AsyncClient(server, keepalive_s=keepalive_s) as client:
         return await upload(
             client,
             dataset,
             scene,
             producer,
             config=config,
+            spool=spool,
             on_progress=display.progress,
             on_rejected=display.rejected,
             on_unreadable=display.unreadable,
+            on_connection=display.connection,
         )
 
 

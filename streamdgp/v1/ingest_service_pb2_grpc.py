@@ -67,6 +67,9 @@ class IngestServiceServicer(object):
         place, NOT_FOUND for an unknown scene, FAILED_PRECONDITION with reason SEQUENCE for a stale epoch, also when
         a newer stream of the same producer takes over, RESOURCE_EXHAUSTED when a message or a frame is too large.
 
+        A stream on which nothing is half done may be silent for ever. One whose client leaves its first request or
+        the rest of a frame out, or answers unread, for the server's patience (minutes) ends with UNAVAILABLE.
+
         When the client half-closes, the server ends the stream once all received frames are durable and applied.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

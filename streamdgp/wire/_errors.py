@@ -135,7 +135,7 @@ def error_from_rpc(error: grpc.RpcError, server: str = "the server") -> Streamdg
     name = code.name
     cls = _CLASS_OF_CODE.get(code, StreamdgpError)
     if code is grpc.StatusCode.INTERNAL and message == _LOST_CONNECTION:
-        cls = ServerUnavailableError
+        cls, message = ServerUnavailableError, "the connection broke while something was sent"
     if cls is ServerUnavailableError:
         return cls(
             f"an answer of {server}", f"{name}: {message}", "Check the address and that the server runs."

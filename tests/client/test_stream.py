@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,11 +41,13 @@ class Scan:
     def __init__(self, names: list[str], broken: frozenset[str] = frozenset()) -> None:
         self.frame_names = names
         self.broken = broken
+        self.was_read: list[str] = []
 
     def __len__(self) -> int:
         return len(self.frame_names)
 
     def read(self, index: int) -> Frame:
+        self.was_read.append(self.frame_names[index])
         if self.frame_names[index] in self.broken:
             raise DatasetError("a depth image that decodes", "a truncated file", "Copy it again.")
         return depth_frame(1.0 + 0.001 * index)
@@ -222,6 +225,31 @@ def test_an_upload_of_other_frames_under_the_same_numbers_is_refused(
                 await upload(client, other, "room", "robot")
         assert "--every" in str(caught.value)
         assert len(ingest.frames) == 3
+
+    run(work())
+
+
+def test_an_upload_with_a_spool_reads_on_and_the_next_one_sends_what_it_left(tmp_path: Path) -> None:
+    async def work() -> None:
+        spool = tmp_path / "spool"
+        ingest = FakeIngest(credit=2, hold=asyncio.Event())
+        async with serve(ingest) as server, AsyncClient(server) as client:
+            scan = Scan(names(6))
+            first = asyncio.create_task(upload(client, scan, "room", "robot", spool=spool))
+            while scan.was_read != names(6):
+                await asyncio.sleep(0.01)
+            first.cancel()
+            await asyncio.wait([first])
+            async with AsyncClient("127.0.0.1:1") as nobody:
+                with pytest.raises(SequenceError, match="got 'frame-000010'"):
+                    await upload(nobody, Scan(names(6, every=2)), "room", "robot", spool=spool)
+            ingest.hold.set()
+            scan = Scan(names(9))
+            second = await upload(client, scan, "room", "robot", spool=spool)
+        assert not set(scan.was_read) & set(names(5))
+        assert second.already_durable + second.sent == second.progress.applied == 9
+        assert [frame.source_id for frame in ingest.frames] == names(9)
+        assert not spool.exists()
 
     run(work())
 

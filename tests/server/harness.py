@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -102,6 +103,16 @@ class ServerProcess:
     def stderr(self) -> str:
         return (self.data.parent / f"{self.data.name}.stderr").read_text()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def resident_bytes(self) -> int:
+        """Memory that the process has in use."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        (kilobytes,) = re.findall(r"^VmRSS:\s+(\d+) kB$", status, re.MULTILINE)
+        return 1024 * int(kilobytes)
+
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal, wait for the end, return the exit code."""
         self._process.send_signal(number)
@@ -137,14 +148,19 @@ class Stream:
     """One open ingest stream; responses are gathered by a thread."""
 
     def __init__(
-        self, server: ServerProcess, scene: str = "scenes/test", producer: str = "robot", epoch: int = 0
+        self,
+        server: ServerProcess,
+        scene: str = "scenes/test",
+        producer: str = "robot",
+        epoch: int = 0,
+        stub: ingest_service_pb2_grpc.IngestServiceStub | None = None,
     ) -> None:
         self._requests: queue.Queue[ingest_service_pb2.IngestRequest | None] = queue.Queue()
         self.responses: list[ingest_service_pb2.IngestResponse] = []
         self.error: Exception | None = None
         self._changed = threading.Condition()
         self._done = False
-        self._call = server.ingest.Ingest(iter(self._requests.get, None))
+        self._call = (stub or server.ingest).Ingest(iter(self._requests.get, None))
         self._thread = threading.Thread(target=self._gather, daemon=True)
         self._thread.start()
         self.send(
