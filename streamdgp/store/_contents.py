@@ -84,11 +84,10 @@ def read_contents(root: zarr.Group, where: str, sealed: str, memory: ArrayMemory
     with _naming(where):
         attributes = dict(root.attrs.asdict())
         found = Contents(attributes, entries=require_attributes(attributes, sealed))
-        members = [(path, array) for path, array in _arrays(root)]
-        for lost in set(found.entries or ()) - {path for path, _ in members}:
-            raise UnreadableError(f"{where}, {_named(lost)}", DigestError("no such array"))
-    for path, array in members:
+        paths = sorted(found.entries) if found.entries is not None else list(_paths(root))
+    for path in paths:
         with _naming(f"{where}, {_named(path)}"):
+            array = _opened(root, path)
             require_shape(found.entries, path, array.shape)
             folder, *names = path.split("/")
             if folder == "arrays":
@@ -106,7 +105,6 @@ def _check_pages(root: zarr.Group, where: str, sealed: str, pages: Digests) -> N
     """Read some pages of a revision, less those that it has no more, and compare with what was written."""
     with _naming(where):
         entries = require_attributes(root.attrs.asdict(), sealed) or {}
-        members = dict(_arrays(root))
     wanted: dict[str, list[tuple[int, bytes]]] = {}
     for (table, name, page), digest in sorted(pages.items()):
         wanted.setdefault(f"tables/{table}/{name}" if table else f"arrays/{name}", []).append((page, digest))
@@ -114,9 +112,7 @@ def _check_pages(root: zarr.Group, where: str, sealed: str, pages: Digests) -> N
         if path not in entries:
             continue
         with _naming(f"{where}, {_named(path)}"):
-            if path not in members:
-                raise DigestError("no such array")
-            array = members[path]
+            array = _opened(root, path)
             require_shape(entries, path, array.shape)
             for page, digest in expected:
                 n = array.chunks[0] if path.startswith("tables/") else 0
@@ -207,15 +203,22 @@ def _pages_of(path: str, pages: Digests) -> list[bytes]:
     return [found[page] for page in range(len(found))]
 
 
-def _arrays(root: zarr.Group) -> Iterator[tuple[str, zarr.Array[Any]]]:
-    """All arrays by their paths, sorted."""
+def _paths(root: zarr.Group) -> Iterator[str]:
+    """The paths of all arrays of a revision that does not note them, sorted."""
     if "tables" in root:
         for table, group in sorted(zarr.open_group(root.store_path / "tables", mode="r").groups()):
-            for column, array in sorted(group.arrays()):
-                yield f"tables/{table}/{column}", array
+            yield from (f"tables/{table}/{column}" for column in sorted(group.array_keys()))
     if "arrays" in root:
-        for name, array in sorted(zarr.open_group(root.store_path / "arrays", mode="r").arrays()):
-            yield f"arrays/{name}", array
+        names = zarr.open_group(root.store_path / "arrays", mode="r").array_keys()
+        yield from (f"arrays/{name}" for name in sorted(names))
+
+
+def _opened(root: zarr.Group, path: str) -> zarr.Array[Any]:
+    """One array, alone: zarr opens those of a group at once, and asyncio prints all their errors but one."""
+    array = root.get(path)
+    if not isinstance(array, zarr.Array):
+        raise DigestError("no such array")
+    return array
 
 
 def _named(path: str) -> str:
