@@ -55,7 +55,7 @@ class StagedCommit:
 class WrittenCommit:
     """A commit that was written; pages are digests, of all and of those that it wrote anew.
 
-    ``totals``: what the history says of it, with the bytes of its columns and of those pages, uncompressed.
+    ``sizes``: bytes of its columns (``column_bytes``) and of those pages (``written_bytes``), uncompressed.
     """
 
     snapshot_id: str
@@ -63,7 +63,7 @@ class WrittenCommit:
     new_pages: Digests
     entries: ArrayDigests
     attributes_sha256: str
-    totals: dict[str, Any]
+    sizes: dict[str, int]
 
 
 def layouts_at(repository: icechunk.Repository, branch: str) -> Layouts:
@@ -138,10 +138,10 @@ def write_commit(
     root.attrs.put(attributes)
     reach("commit.write")
     new_pages = {key: page for key, page in written.items() if known.get(key) != page}
-    totals = totals | {"column_bytes": _column_bytes(staged), "written_bytes": _bytes_of(staged, new_pages)}
-    facts = seal_commit(totals, attributes, message)
+    sizes = {"column_bytes": _column_bytes(staged), "written_bytes": _bytes_of(staged, new_pages)}
+    facts = seal_commit(totals | sizes, attributes, message)
     snapshot_id = session.commit(message, metadata=facts)
-    return WrittenCommit(snapshot_id, known | written, new_pages, entries, facts["attributes_sha256"], totals)
+    return WrittenCommit(snapshot_id, known | written, new_pages, entries, facts["attributes_sha256"], sizes)
 
 
 def _column_bytes(staged: StagedCommit) -> int:

@@ -5,8 +5,6 @@ Layout of a revision (``docs/storage.md`` has the whole of it)::
     /                         attributes: schema, revision, created, log_position, metadata, ...
     /tables/<table>/<column>  one array per column, chunked by pages of rows
     /arrays/<name>            small arrays, replaced whole
-
-Every array has the codecs bytes, zstd and crc32c, and no shards.
 """
 
 from __future__ import annotations
@@ -339,8 +337,8 @@ class AtlasStore:
             *(revision, created, staged.frames, staged.charts, made.snapshot_id, message),
             pause_s=pause_s,
             attributes_sha256=made.attributes_sha256,
-            column_bytes=made.totals["column_bytes"],
-            written_bytes=made.totals["written_bytes"],
+            column_bytes=made.sizes["column_bytes"],
+            written_bytes=made.sizes["written_bytes"],
         )
         with self._guard:
             self._history = self._history.with_recent(info)
