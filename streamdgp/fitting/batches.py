@@ -7,8 +7,9 @@ position alone, so results do not depend on how many workers there are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypeVar
@@ -18,7 +19,7 @@ import numpy.typing as npt
 import torch
 
 from streamdgp.fitting.types import FitResult, PatchBatch, Regime
-from streamdgp.parts import cores
+from streamdgp.parts import cores, share_out
 
 __all__ = [
     "BATCH",
@@ -44,9 +45,23 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(cores(), "streamdgp-fit", _initialise_worker)
 
 
+@contextmanager
+def _as_worker() -> Iterator[None]:
+    """The calling thread computes as the workers do, to the last bit."""
+    threads = torch.get_num_threads()
+    flushes = float(torch.tensor(1e-40) * 1.0) == 0.0
+    _initialise_worker()
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(flushes)
+        torch.set_num_threads(threads)
+
+
 def map_batches(work: Callable[[slice], _T], count: int) -> list[_T]:
     """Run ``work`` on slices of at most ``BATCH`` of ``count`` charts, results in order."""
-    return list(_pool().map(work, _slices(count)))
+    with _as_worker():
+        return share_out(work, _slices(count), _pool())
 
 
 def _slices(count: int) -> Sequence[slice]:

@@ -10,12 +10,13 @@ closer in depth to the cell.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
+
+from streamdgp.parts import in_parts
 
 __all__ = ["organised_normals"]
 
@@ -208,7 +209,6 @@ def organised_normals(
     stride: int = 1,
     slopes: tuple[float, ...] = (4.0,),
     wrap: bool = False,
-    threads: int = 2,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Return normals (H, W, 3) facing the sensor and the rms range residual (H, W), metres.
 
@@ -243,17 +243,15 @@ def organised_normals(
     directions = np.ascontiguousarray(rays, np.float32)
     sigma = np.ascontiguousarray(sigma_m, np.float32)
     slope_array = np.asarray(slopes, np.float64)
-    # Bands start at a multiple of the stride, so a block never spans two of them.
-    edges = (np.linspace(0, -(-height // stride), threads + 1).astype(int) * stride).clip(max=height)
 
-    def band(k: int) -> None:
-        rows = (edges[k], edges[k + 1])
+    def band(begin: int, end: int) -> None:
+        # Bands start at a multiple of the stride, so a block never spans two of them.
+        rows = (begin * stride, min(end * stride, height))
         _window_normals(
             ranges, directions, sigma, radius, cell_rad, stride, slope_array, wrap, *rows, normals, residual
         )
         if stride > 1:
             _spread_normals(ranges, directions, sigma, stride, *rows, normals)
 
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(band, range(threads)))
+    in_parts(band, -(-height // stride))
     return normals, residual

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from streamdgp.errors import InvalidInputError
 from streamdgp.memory import ArrayList
-from streamdgp.parts import cores
+from streamdgp.parts import cores, share_out
 from streamdgp.surface.kernels import evaluate_nodes, march, refine_vertices
 from streamdgp.surface.marching import EDGE_AXIS, EDGE_CORNER, triangle_table
 from streamdgp.surface.mesh import TileMesh
@@ -163,7 +163,7 @@ class SurfaceSnapshot:
         while group := list(itertools.islice(plans, _TILES_PER_GROUP)):
             if cancelled is not None and cancelled():
                 return
-            for tile in _pool().map(make, group):
+            for tile in share_out(make, group, _pool()):
                 if len(tile.triangles):
                     yield tile
 
