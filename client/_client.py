@@ -19,6 +19,7 @@ from streamdgp_client._spool import DEFAULT_SPOOL_BYTES
 from streamdgp_client._stream import FrameStream, WaitFor
 from streamdgp_client._types import (
     ConnectionChange,
+    FrameRecord,
     IngestStatus,
     Progress,
     Rejection,
@@ -203,6 +204,16 @@ class StreamHandle:
         return self._stream.next_sequence_number
 
     @property
+    def is_numbered(self) -> bool:
+        """Whether the numbers are the server's; at first they may not be, with a spool."""
+        return self._stream.is_numbered
+
+    @property
+    def waiting_count(self) -> int:
+        """How many frames are kept because they are not known to be durable."""
+        return self._stream.waiting_count
+
+    @property
     def epoch(self) -> int:
         """The epoch in force, as the server said."""
         return self._stream.epoch
@@ -229,6 +240,10 @@ class StreamHandle:
     def skip(self, *, source_id: str = "", source_crc32c: int = 0) -> int:
         """See ``FrameStream.skip``."""
         return self._loop.run(self._stream.skip(source_id=source_id, source_crc32c=source_crc32c))
+
+    def last_waiting(self) -> FrameRecord | None:
+        """See ``FrameStream.last_waiting``."""
+        return self._loop.run(self._stream.last_waiting())
 
     def wait(self, until: WaitFor = "applied") -> Progress:
         """See ``FrameStream.wait``."""
