@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
+from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 from streamdgp.errors import StorageError, StreamdgpError
 from streamdgp.wire import check_name
@@ -111,6 +111,8 @@ def read_manifest(archive: ZipFile, path: Path) -> Manifest:
     ------
     StorageError
         The file is foreign, newer, damaged, or made to do harm.
+    BadZipFile, EOFError, NotImplementedError
+        zipfile cannot read the list itself.
     """
     infos = {info.filename: info for info in archive.infolist()}
     if len(infos) != len(archive.infolist()):
@@ -141,10 +143,7 @@ def _read(archive: ZipFile, info: ZipInfo | None, path: Path) -> Manifest:
         raise foreign(path, "a zip file without a manifest")
     if info.file_size > _MAX_MANIFEST_BYTES:
         raise foreign(path, f"a manifest of {info.file_size} bytes")
-    try:
-        return Manifest.from_json(archive.read(info), path)
-    except (BadZipFile, OSError, EOFError, NotImplementedError) as error:
-        raise foreign(path, str(error)) from error
+    return Manifest.from_json(archive.read(info), path)
 
 
 def foreign(path: Path, found: str) -> StorageError:

@@ -58,6 +58,7 @@ def import_scene(
             name = check_name(scene_id or manifest.scene_id)
             with DirectoryLock(data):
                 _unpack(archive, path, manifest, data / "scenes", name, on_progress)
+    # Of zipfile: a damaged file, one that ends within a member, one written in a way it does not know.
     except (BadZipFile, EOFError, NotImplementedError) as error:
         raise foreign(path, f"{error}" or type(error).__name__) from error
     except OSError as error:

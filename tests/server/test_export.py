@@ -281,6 +281,30 @@ def test_files_that_are_no_whole_zip_are_refused(exported: Exported, tmp_path: P
     assert not list((tmp_path / "data" / "scenes").iterdir())
 
 
+@pytest.mark.parametrize("name", ["manifest.json", "scene.json"])
+def test_members_that_zipfile_cannot_read_are_refused(exported: Exported, tmp_path: Path, name: str) -> None:
+    file, members = tmp_path / "file.sdgp", unpacked(exported.file)
+    pack(file, members)
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.getinfo(name).flag_bits |= 0x20
+        archive._didModify = True
+    with pytest.raises(StorageError, match="compressed patched data") as unknown:
+        import_scene(tmp_path / "data", file)
+    assert isinstance(unknown.value.__cause__, NotImplementedError)
+    # A member that begins in the comment, with which the file ends.
+    pack(file, members)
+    whole = file.read_bytes()
+    with zipfile.ZipFile(file, "a") as archive:
+        info = archive.getinfo(name)
+        archive.comment = whole[info.header_offset : info.header_offset + 30 + len(name) + 10]
+        info.header_offset = len(whole)
+        archive._didModify = True
+    with pytest.raises(StorageError, match="an exported scene in") as short:
+        import_scene(tmp_path / "data", file)
+    assert isinstance(short.value.__cause__, EOFError)
+    assert not list((tmp_path / "data" / "scenes").glob("*"))
+
+
 def test_a_small_file_cannot_become_a_large_scene(exported: Exported, tmp_path: Path) -> None:
     file = tmp_path / "file.sdgp"
     members = unpacked(exported.file)
