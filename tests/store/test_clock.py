@@ -96,15 +96,20 @@ def test_an_empty_atlas_made_ahead_of_time(tmp_path: Path) -> None:
     assert_holds(store, 1, 1)
 
 
-def test_a_snapshot_of_an_unknown_format_is_left_alone_and_the_clock_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "atlas"
+def opened_behind(path: Path) -> AtlasStore:
+    """An atlas of one revision, opened when the clock stands an hour before that."""
     store = AtlasStore.create(path)
     commit(store, 1)
     store.close()
     written_ahead(path, HOUR)
-    store = AtlasStore.open(path)
+    return AtlasStore.open(path)
+
+
+def test_a_snapshot_of_an_unknown_format_is_left_alone_and_the_clock_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "atlas"
+    store = opened_behind(path)
     before = {file: file.read_bytes() for file in path.rglob("snapshots/*")}
     monkeypatch.setattr("streamdgp.store._dating._MAGIC", b"another")
     with pytest.raises(StorageError, match="Set the clock right") as caught:
@@ -118,11 +123,7 @@ def test_a_commit_that_icechunk_refuses_for_its_time_is_tried_again(
 ) -> None:
     """The clock is set back between the look at it and the commit."""
     path = tmp_path / "atlas"
-    store = AtlasStore.create(path)
-    commit(store, 1)
-    store.close()
-    written_ahead(path, HOUR)
-    store = AtlasStore.open(path)
+    store = opened_behind(path)
     follow, calls = AtlasStore._follow_clock, list[bool]()
 
     def late(self: AtlasStore) -> bool:
