@@ -31,6 +31,7 @@ _EARLY_GROWTH = 0.45
 _MASS_BITS = 8
 _APPEARED_SHARE = 0.08
 _VANISHED_SHARE = 0.5
+_FOUNDING_HITS = 1
 
 
 def tangent_frames(normals: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -184,7 +185,9 @@ class Atlas:
         backed = observations > 0
         settled = closed_cells(backed)
         was_anywhere = (c["support"][charts] == 0) & (c["passes"][charts] == 0)
-        c["hits"][charts] = np.where(backed, np.maximum(c["hits"][charts], 1), 0)
+        c["hits"][charts] = np.where(
+            backed, np.maximum(c["hits"][charts], _FOUNDING_HITS), c["hits"][charts] * settled
+        )
         c["passes"][charts] *= settled
         inherit_passes(
             charts, settled & was_anywhere, c["anchor"], c["rotation"], self.scale_m,
@@ -201,21 +204,21 @@ class Atlas:
     def see_through(self, view: SensorView, margin_m: float, frame_index: int) -> npt.NDArray[np.int64]:
         """Count what a view passes through, and take support away; return the charts that it changes."""
         c, k = self.columns, self._count
-        is_counted, shrinks = np.zeros(k, np.uint8), np.zeros(k, np.uint8)
+        is_counted, shifts = np.zeros(k, np.uint8), np.zeros(k, np.uint8)
         addresses = np.where(c["fits"][:k] > 0, self.rasters.addresses(np.arange(k)), 0)
         far = farthest_per_tile(view.seen_m)
 
         def judge(begin: int, end: int) -> None:
             count_passes(
-                begin, end, frame_index, view.seen_m, far, view.is_pinhole, view.camera, view.window,
+                begin, end, frame_index, view.seen_m, far, view.is_pinhole, view.camera, 3,
                 view.noise, view.rotation, view.origin_m, margin_m, self.scale_m, c["anchor"], c["rotation"],
-                addresses, c["support"], c["hits"], c["passes"], is_counted, shrinks,
+                addresses, c["support"], c["hits"], c["passes"], is_counted, shifts,
             )  # fmt: skip
 
         in_parts(judge, k)
-        shrunk = np.flatnonzero(shrinks)
-        c["version"][shrunk] = frame_index
-        self._show_support(shrunk)
+        shifted = np.flatnonzero(shifts)
+        c["version"][shifted] = frame_index
+        self._show_support(shifted)
         return np.flatnonzero(is_counted)
 
     def _show_support(self, charts: npt.NDArray[np.int64]) -> None:

@@ -16,21 +16,53 @@ from streamdgp.evidence.free_space import (
     JUDGED_EVERY,
     extent,
     is_hidden,
-    least_around,
     passes_at,
     project,
 )
 from streamdgp.evidence.patches import MOST_VOTES, SUPPORT_CELLS
 from streamdgp.fitting.pointers import raster_at
 
-__all__ = ["PASS_WEIGHT", "count_passes", "inherit_passes"]
+__all__ = ["DOUBTED_PASSES", "PASS_WEIGHT", "count_passes", "inherit_passes"]
 
-PASS_WEIGHT = 1.0
-"""What a pass counts against a hit."""
-_LEAST_INCIDENCE = 0.5
+PASS_WEIGHT = 2.5
+"""What a pass counts against a hit: a surface shows where five in seven of those who looked saw it."""
+DOUBTED_PASSES = 1
+"""So many passes count nothing: half of one judgement, which may err beside a limb."""
+_LEAST_INCIDENCE = 0.2
+# Along a slanting ray a small error of the pose is a long way; but never more than so many times as long.
+_LEAST_COS = 0.7
+_SIGMAS = 1.0
+# Support is shown anew when a cell's share crosses one of these levels.
+_LEVELS = 5.0
 _BULGE = 0.3
+_LIMB_COS = 0.5
 # What comes into space that was long free must be able to show within some frames.
-_MOST_INHERITED = 20
+_MOST_INHERITED = 12
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _share(hits: int, passes: int) -> float:
+    """Hits among hits and passes; one judgement alone opens no hole."""
+    against = PASS_WEIGHT * max(passes - DOUBTED_PASSES, 0)
+    return hits / (hits + against) if against > 0.0 else 1.0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _seen_at(seen: Any, u: float, v: float, window: int, d: float, wraps: bool) -> tuple[float, float]:
+    """Of the window x window pixels nearest (u, v): the least return (0: none), and the least gap to d."""
+    first = 0.5 * (window - 1)
+    i0, j0 = int(np.floor(v - first + 0.5)), int(np.floor(u - first + 0.5))
+    least, gap = 0.0, np.inf
+    for i in range(i0, i0 + window):
+        for j in range(j0, j0 + window):
+            if i < 0 or i >= seen.shape[0] or (not wraps and (j < 0 or j >= seen.shape[1])):
+                continue
+            there = float(seen[i, j % seen.shape[1]])
+            if there > 0.0:
+                gap = min(gap, abs(there - d))
+                if least <= 0.0 or there < least:
+                    least = there
+    return least, gap
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -55,7 +87,7 @@ def count_passes(
     hits: Any,
     passes: Any,
     is_counted: Any,
-    shrinks: Any,
+    shifts: Any,
 ) -> None:
     """Count in passes (charts, 16, 16) uint8 what a view sees through; see ``SensorView`` for the view.
 
@@ -65,7 +97,7 @@ def count_passes(
     whose support shrinks by them. A raster address of 0 says that the chart is not fitted.
     """
     out = np.empty(2)
-    for c in range(begin + (begin + frame) % JUDGED_EVERY, end, JUDGED_EVERY):
+    for c in range(begin, end):
         if raster_address[c] == 0:
             continue
         x = anchor[c, 0] - origin[0]
@@ -87,8 +119,8 @@ def count_passes(
         cos = abs(ax * rotation[c, 0, 2] + ay * rotation[c, 1, 2] + az * rotation[c, 2, 2])
         # How far the chart comes towards the sensor: by its tilt and by its bulge.
         depth_m = (np.sqrt(max(1.0 - cos * cos, 0.0)) + _BULGE) * scale_m * (length / d)
-        wide = extent(xs, ys, zs, d, scale_m, is_pinhole, camera, window)
-        if is_hidden(out[0], out[1], wide, d - depth_m + margin_m, far, seen.shape, not is_pinhole):
+        around = extent(xs, ys, zs, d, scale_m, is_pinhole, camera, window)
+        if is_hidden(out[0], out[1], around, d - depth_m - margin_m, far, seen.shape, not is_pinhole):
             continue
         raster = raster_at(raster_address[c])
         for i in range(SUPPORT_CELLS):
@@ -110,11 +142,6 @@ def count_passes(
                 d = project(xs, ys, zs, is_pinhole, camera, out)
                 if d <= 0.0:
                     continue
-                least = least_around(seen, out[0], out[1], window, not is_pinhole)
-                if not least > 0.0:
-                    continue
-                if d >= least - margin_m - 3.0 * (noise[0] + noise[1] * (least - noise[2]) ** 2):
-                    continue
                 # Tangents by central differences give the cell's normal, here in the chart's frame.
                 s0 = raster[a + 1, b, 0] - raster[a - 1, b, 0]
                 s1 = raster[a + 1, b, 1] - raster[a - 1, b, 1]
@@ -130,15 +157,30 @@ def count_passes(
                 facing = abs(n0 * l0 + n1 * l1 + n2 * l2) / max(size, 1e-30)
                 if facing < _LEAST_INCIDENCE:
                     continue
-                if p >= MOST_VOTES:
-                    hits[c, i, j] //= 2
+                # Judged by the very pixel: those around it would widen every edge by a pixel. But a bent surface
+                # ends beside its limb, within a pixel of it.
+                wide = 1 if is_pinhole and facing > _LIMB_COS else window
+                nearest, gap = _seen_at(seen, out[0], out[1], wide, d, not is_pinhole)
+                if not nearest > 0.0:
+                    continue
+                reach_m = margin_m + _SIGMAS * (noise[0] + noise[1] * (nearest - noise[2]) ** 2)
+                facing = max(facing, _LEAST_COS)
+                is_hit = gap * facing <= reach_m
+                if not is_hit and (nearest - d) * facing <= reach_m:
+                    continue
+                h = hits[c, i, j]
+                before = _share(h, p)
+                if max(h, p) >= MOST_VOTES:
+                    h //= 2
                     p //= 2
-                more = p + JUDGED_EVERY
-                h = float(hits[c, i, j])
-                before, after = h / max(h + PASS_WEIGHT * p, 1e-9), h / (h + PASS_WEIGHT * more)
-                if (h == 0.0 and p == 0) or int(before * 5.0) != int(after * 5.0):
-                    shrinks[c] = 1
-                passes[c, i, j] = more
+                if is_hit:
+                    h += 1
+                else:
+                    p += 1
+                hits[c, i, j] = h
+                passes[c, i, j] = p
+                if int(before * _LEVELS) != int(_share(h, p) * _LEVELS):
+                    shifts[c] = 1
                 is_counted[c] = 1
 
 
@@ -170,4 +212,5 @@ def inherit_passes(
                 y = anchor[c, 1] + rotation[c, 1, 0] * r0 + rotation[c, 1, 1] * r1 + rotation[c, 1, 2] * r2
                 z = anchor[c, 2] + rotation[c, 2, 0] * r0 + rotation[c, 2, 1] * r1 + rotation[c, 2, 2] * r2
                 seen_through = passes_at(x, y, z, voxel_m, table, block_keys, remembered)
-                passes[c, i, j] = min(seen_through, _MOST_INHERITED)
+                # Counted two at a time there: the first of them is one look, not two.
+                passes[c, i, j] = min(max(seen_through - 1, 0), _MOST_INHERITED)

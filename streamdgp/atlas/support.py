@@ -8,13 +8,12 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from streamdgp.atlas.free_cells import PASS_WEIGHT
+from streamdgp.atlas.free_cells import DOUBTED_PASSES, PASS_WEIGHT
 from streamdgp.parts import in_parts
 
 __all__ = ["closed_cells", "support_masks"]
 
 _CLOSING_CELLS = 2
-_LEAST_SHARE = 0.2
 # One judgement alone opens no hole.
 _MOST_PASSES_OF_FILLED = 2
 _PAD = _CLOSING_CELLS + 1
@@ -28,10 +27,10 @@ def support_masks(hits: npt.NDArray[Any], passes: npt.NDArray[Any]) -> npt.NDArr
     A sparse first view leaves cells between samples empty; closing by two cells fills them without
     moving the outer boundary, but for cells that rays passed through.
     """
-    share = hits / np.maximum(hits + PASS_WEIGHT * passes, 1e-9)
-    share[share <= _LEAST_SHARE] = 0.0
-    masks: npt.NDArray[np.uint8] = np.rint(255 * share).astype(np.uint8)
-    masks[closed_cells(masks > 0) & (hits == 0) & (passes <= _MOST_PASSES_OF_FILLED)] = 255
+    against = PASS_WEIGHT * np.maximum(passes.astype(np.int16) - DOUBTED_PASSES, 0)
+    share = hits / np.maximum(hits + against, 1e-9)
+    masks: npt.NDArray[np.uint8] = np.maximum(np.rint(255 * share), hits + passes > 0).astype(np.uint8)
+    masks[closed_cells(hits > 0) & (hits == 0) & (passes <= _MOST_PASSES_OF_FILLED)] = 255
     return masks
 
 

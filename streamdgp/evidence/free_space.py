@@ -211,7 +211,7 @@ def carve(
             ):
                 continue
         for k in range(64):
-            if passes[b, k] >= _MOST_PASSES or _is_occupied(cells[b], k, weight):
+            if passes[b, k] >= _MOST_PASSES:
                 continue
             x = (block_keys[b, 0] * 8 + 2 * (k >> 4) + 1.0) * voxel_m - origin[0]
             y = (block_keys[b, 1] * 8 + 2 * (k >> 2 & 3) + 1.0) * voxel_m - origin[1]
@@ -221,9 +221,10 @@ def carve(
             zs = x * rotation[0, 2] + y * rotation[1, 2] + z * rotation[2, 2]
             d = project(xs, ys, zs, is_pinhole, camera, out)
             if d > 0.0:
-                least = least_around(seen, out[0], out[1], window, not is_pinhole)
+                # A cell that holds a surface is not free because a ray passes beside its limb.
+                least = least_around(seen, out[0], out[1], 3, not is_pinhole)
                 sigma = noise[0] + noise[1] * (least - noise[2]) ** 2
-                if least > 0.0 and d < least - margin_m - 3.0 * sigma:
+                if least > 0.0 and d < least - margin_m - 1.0 * sigma:
                     passes[b, k] = min(passes[b, k] + JUDGED_EVERY, _MOST_PASSES)
                     is_changed[b] = 1
         for k in range(512):

@@ -13,7 +13,7 @@ from streamdgp.evidence.precision import NORMAL_STEP, OFFSET_STEP_VOX
 __all__ = ["DIRTY_CELLS", "LEAST_NORMAL", "MOST_VOTES", "SUPPORT_CELLS", "gather_patches", "survey_touched"]
 
 SUPPORT_CELLS = 16
-MOST_VOTES = 120
+MOST_VOTES = 40
 """Hits and passes of a cell are halved when one of them reaches this."""
 DIRTY_CELLS = 8
 LEAST_NORMAL = 0.3
@@ -253,11 +253,4 @@ def survey_touched(
                 a = min(max(int(np.floor((p0 + 1.0) * 0.5 * DIRTY_CELLS)), 0), DIRTY_CELLS - 1)
                 b = min(max(int(np.floor((p1 + 1.0) * 0.5 * DIRTY_CELLS)), 0), DIRTY_CELLS - 1)
                 fresh_mass[c, a * DIRTY_CELLS + b] += gained[i]
-                if gained[i] >= 0.0:
-                    a = min(max(int(np.floor((p0 + 1.0) * 0.5 * SUPPORT_CELLS)), 0), SUPPORT_CELLS - 1)
-                    b = min(max(int(np.floor((p1 + 1.0) * 0.5 * SUPPORT_CELLS)), 0), SUPPORT_CELLS - 1)
-                    if hits[c, a, b] >= MOST_VOTES:
-                        hits[c, a, b] //= 2
-                        passes[c, a, b] //= 2
-                    hits[c, a, b] += 1
                 is_touched[c] = 1

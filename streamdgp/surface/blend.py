@@ -27,6 +27,8 @@ from streamdgp.fitting.raster import RASTER
 __all__ = ["blend_points", "in_chart", "is_near_chart", "support_at"]
 
 _SUPPORT_FLOOR = 1e-3
+# Charts that were judged at a place must have this share of the weight for it to be half backed.
+_LEAST_KNOWN = 0.42
 _SAME_SHEET_COS = 0.35
 # Height above a chart is at most this many times the distance to it (60 degrees), plus lattice slack.
 _STEEPEST = 2.0
@@ -38,6 +40,13 @@ _STEPS = 2
 @njit(cache=True, nogil=True, error_model="numpy")
 def support_at(mask: Any, u: float, v: float) -> float:
     """Bilinear look-up of a chart's support mask (cells over [-1, 1]^2) at tangent coordinates."""
+    backed: float = _backed_and_known(mask, u, v)[0]
+    return backed
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _backed_and_known(mask: Any, u: float, v: float) -> tuple[float, float]:
+    """Bilinear look-up of a support mask, and of where it is not 0: a cell that was judged, however."""
     n = mask.shape[0]
     a = (u + 1.0) * 0.5 * n - 0.5
     b = (v + 1.0) * 0.5 * n - 0.5
@@ -45,13 +54,15 @@ def support_at(mask: Any, u: float, v: float) -> float:
     j = int(np.floor(b))
     a -= i
     b -= j
-    total = 0.0
+    backed = known = 0.0
     for di in range(2):
         for dj in range(2):
             ii, jj = i + di, j + dj
-            if 0 <= ii < n and 0 <= jj < n:
-                total += (a if di else 1.0 - a) * (b if dj else 1.0 - b) * mask[ii, jj]
-    return total
+            if 0 <= ii < n and 0 <= jj < n and mask[ii, jj] > 0.0:
+                share = (a if di else 1.0 - a) * (b if dj else 1.0 - b)
+                backed += share * mask[ii, jj]
+                known += share
+    return backed, known
 
 
 @njit(cache=True, nogil=True, inline="always", error_model="numpy")
@@ -110,7 +121,7 @@ def _find(
 def _grown(said: Any, used: int) -> Any:
     """Notes with twice the room."""
     following, value = said
-    longer = (np.empty(2 * len(following) + MOST, np.int64), np.empty((2 * len(following) + MOST, 7)))
+    longer = (np.empty(2 * len(following) + MOST, np.int64), np.empty((2 * len(following) + MOST, 8)))
     longer[0][:used] = following[:used]
     longer[1][:used] = value[:used]
     return longer
@@ -154,7 +165,7 @@ def _note(
         off2 = max(d2 - d * d, 0.0)
         if off2 > 0.09:
             continue
-        backed = support_at(mask, s[PHI + k], s[PHI + MOST + k])
+        backed, known = _backed_and_known(mask, s[PHI + k], s[PHI + MOST + k])
         weight = reach[k] * np.exp(-off2 / 0.01)
         p = point[k]
         following[used] = -1
@@ -164,6 +175,7 @@ def _note(
         value[used, 4] = weight * max(backed, _SUPPORT_FLOOR)
         value[used, 5] = weight
         value[used, 6] = backed
+        value[used, 7] = known
         if head[p] < 0:
             head[p] = used
         else:
@@ -199,7 +211,7 @@ def blend_points(
         np.full(count, 1e30),
     )
     capacity = 8 * count + MOST
-    said = (np.empty(capacity, np.int64), np.empty((capacity, 7)))
+    said = (np.empty(capacity, np.int64), np.empty((capacity, 8)))
     used = 0
     for c in range(anchor.shape[0]):
         begin = 0
@@ -227,7 +239,7 @@ def blend_points(
         if head[p] < 0:
             continue
         m0, m1, m2 = value[best[p], 1], value[best[p], 2], value[best[p], 3]
-        total = distance = plain = backed = 0.0
+        total = distance = plain = backed = known = 0.0
         ax = ay = az = 0.0
         e = head[p]
         while e >= 0:
@@ -241,6 +253,7 @@ def blend_points(
                 az += w * n2
                 plain += value[e, 5]
                 backed += value[e, 5] * value[e, 6]
+                known += value[e, 5] * value[e, 7]
             e = following[e]
         length = np.sqrt(ax * ax + ay * ay + az * az)
         if not (total > 1e-12 and length > 0.0):
@@ -248,4 +261,4 @@ def blend_points(
         reached[p] = 1
         result[p, 0] = distance / total
         result[p, 1], result[p, 2], result[p, 3] = ax / length, ay / length, az / length
-        result[p, 4] = backed / max(plain, 1e-30)
+        result[p, 4] = min(backed / max(known, 1e-30), known / (2.0 * _LEAST_KNOWN * max(plain, 1e-30)))

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from streamdgp.errors import InvalidInputError
 from streamdgp.memory import ArrayList
 from streamdgp.parts import cores, share_out
+from streamdgp.surface.clipping import clip_triangles
 from streamdgp.surface.kernels import evaluate_nodes, march, refine_vertices
 from streamdgp.surface.marching import EDGE_AXIS, EDGE_CORNER, triangle_table
 from streamdgp.surface.mesh import TileMesh
@@ -27,7 +28,7 @@ __all__ = ["SurfaceSnapshot", "TileCache"]
 
 _TILES_PER_GROUP = 16
 _BAND_CELLS = 1.9
-_MIN_SUPPORT = 0.35
+_MIN_SUPPORT = 0.5
 
 
 @lru_cache(maxsize=1)
@@ -268,7 +269,7 @@ class SurfaceSnapshot:
         normals = np.zeros((len(vertices), 3), np.float32)
         support = np.zeros(len(vertices), np.float32)
         refine_vertices(vertices, step, band, self.blend_radius, charts, normals, support)
-        triangles = triangles[(support[triangles] > _MIN_SUPPORT).all(1)]
+        vertices, keys, normals, triangles = clip_triangles(vertices, keys, normals, support, triangles, _MIN_SUPPORT)
         used = np.zeros(len(vertices), np.bool_)
         used[triangles] = True
         renumber = np.cumsum(used) - 1
