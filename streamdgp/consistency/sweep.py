@@ -10,7 +10,6 @@ boundary values and never move.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -19,22 +18,15 @@ import torch
 from streamdgp.atlas.atlas import Atlas
 from streamdgp.config import ConsistencyConfig
 from streamdgp.consistency.overlap import neighbour_lists, neighbour_targets
+from streamdgp.fitting.at_samples import consistency_samples
 from streamdgp.fitting.batches import in_half_precision, map_batches, rasters_of_batch
 from streamdgp.fitting.types import Regime
-from streamdgp.sampling.domain import poisson_disk_domain
 
 __all__ = ["consistency_samples", "make_consistent", "neighbour_predictions", "seam_distances_m"]
 
-_SAMPLES = 64
 _REACH = 1.5
 # Neighbours farther off than this many residuals of a chart count for less.
 _TOLERANCE = 1.0
-
-
-@lru_cache(maxsize=1)
-def consistency_samples() -> torch.Tensor:
-    """The Poisson-disk samples of V at which charts are compared: (64, 2) float32."""
-    return torch.from_numpy(poisson_disk_domain(_SAMPLES, seed=0)).float()
 
 
 @dataclass(frozen=True)
@@ -127,7 +119,7 @@ def _solve_blocks(
     mu: float,
 ) -> tuple[npt.NDArray[np.float32], list[npt.NDArray[np.float32]]]:
     """Solve every dirty chart against its neighbours as they stand; returns parameters and rasters."""
-    samples = consistency_samples().to(regime.device)
+    samples = consistency_samples(regime.device)
 
     def solve(part: slice) -> tuple[npt.NDArray[np.float32], list[npt.NDArray[np.float32]]]:
         stored = torch.from_numpy(alone[part]).to(regime.device)
@@ -153,7 +145,7 @@ def seam_distances_m(
     without a neighbour are left out.
     """
     parameters = torch.from_numpy(atlas.parameters(charts)).to(regime.device)
-    own = regime.evaluate(parameters, consistency_samples().to(regime.device)).cpu().numpy()
+    own = regime.evaluate(parameters, consistency_samples(regime.device)).cpu().numpy()
     silent = np.zeros(0, np.int64) if silent is None else silent
     alone = 1e6  # a weight beside which the chart's own word vanishes
     targets, overlap = neighbour_predictions(atlas, charts, own, alone, silent=silent)

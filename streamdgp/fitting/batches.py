@@ -24,6 +24,7 @@ from streamdgp.parts import cores, share_out
 __all__ = [
     "BATCH",
     "FittedCharts",
+    "as_worker",
     "fit_in_batches",
     "in_half_precision",
     "map_batches",
@@ -46,7 +47,7 @@ def _pool() -> ThreadPoolExecutor:
 
 
 @contextmanager
-def _as_worker() -> Iterator[None]:
+def as_worker() -> Iterator[None]:
     """The calling thread computes as the workers do, to the last bit."""
     threads = torch.get_num_threads()
     flushes = float(torch.tensor(1e-40) * 1.0) == 0.0
@@ -60,7 +61,7 @@ def _as_worker() -> Iterator[None]:
 
 def map_batches(work: Callable[[slice], _T], count: int) -> list[_T]:
     """Run ``work`` on slices of at most ``BATCH`` of ``count`` charts, results in order."""
-    with _as_worker():
+    with as_worker():
         return share_out(work, _slices(count), _pool())
 
 

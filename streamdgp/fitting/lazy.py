@@ -11,6 +11,16 @@ import numpy as np
 import torch
 
 from streamdgp.config import FitConfig
+from streamdgp.fitting.at_samples import (
+    UNBACKED_COST,
+    SharedSamples,
+    consistency_samples,
+    moved_charts,
+    points_at,
+    regressed_charts,
+    transport_problems,
+)
+from streamdgp.fitting.batches import as_worker
 from streamdgp.fitting.features import SharedFeatures, draw_features
 from streamdgp.fitting.fused import STEEP_COS, STEEP_SHARE, rasters_of_charts, regress_charts
 from streamdgp.fitting.raster import RASTER, over_tangent_plane, project_on_rasters, raster_lattice
@@ -22,6 +32,8 @@ from streamdgp.transport import assign, squared_distances
 __all__ = ["LazyRegime"]
 
 _TRANSPORT_RIDGE = 1e-3
+# A sample with evidence so near, in chart radii, takes part in the transport.
+_BACKED_REACH = 0.2
 # A patch that bends by a right angle is this high, in chart radii (its sagitta is 0.37).
 _BENT_HEIGHT = 0.35
 _SMOOTHING_RIDGE = 0.03
@@ -63,16 +75,19 @@ class LazyRegime:
         self.parameter_count = 3 * (3 + self.features.count)
         self._transport = transport
         count = self.config.transport_samples
-        # On CPUs features are looked up on the lattice, and charts regressed one by one (fused.py).
-        on_cpu = self.device.type == "cpu" and not reference
-        self._table = self._feature_table() if on_cpu else None
-        self._lattice = None if self._table is None else _by_feature(self._table)
-        self._refit: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
-        self._samples = torch.from_numpy(poisson_disk_domain(count, seed=seed)).to(self.device)
-        self._lattice_rows = self.features(raster_lattice(self.device))
-        self._sample_rows = self.features(self._samples)
-        uniform = torch.ones(count, device=self.device)
-        self._transport_operator = self._ridge_operator(self._sample_rows, _TRANSPORT_RIDGE, uniform)
+        # On CPUs features are looked up on the lattice, and charts computed one by one (fused.py,
+        # at_samples.py).
+        self._is_compiled = self.device.type == "cpu" and not reference
+        # All that charts share is made here and once, with the settings of a worker: not by
+        # whichever thread needs it first.
+        with as_worker():
+            self._table = self._feature_table() if self._is_compiled else None
+            self._lattice = None if self._table is None else _by_feature(self._table)
+            self._lattice_rows = self.features(raster_lattice(self.device))
+            samples = torch.from_numpy(poisson_disk_domain(count, seed=seed)).to(self.device)
+            rows, uniform = self.features(samples), torch.ones(count, device=self.device)
+            self._start = SharedSamples(samples, rows, self._ridge_operator(rows, _TRANSPORT_RIDGE, uniform))
+            self._agreement = self._for_refits(consistency_samples(self.device))
 
     def _feature_table(self) -> np.ndarray:
         """psi on the raster lattice: (33, 33, m) float32."""
@@ -105,25 +120,33 @@ class LazyRegime:
         weight that the chart has in the blend there, so that what its features cannot follow shows where
         it matters least. They are the same for all charts: one operator serves them all.
         """
+        at = self._samples_at(v)
+        if self._is_compiled:
+            return moved_charts(*at.for_kernels, parameters, targets)
         change = targets - self.evaluate(parameters, v)
-        _, operator = self._shared(v)
         # One product for all charts: (k, n) by (n, 3 C).
-        moved = operator @ change.permute(1, 0, 2).reshape(len(v), -1)
-        return parameters + moved.reshape(len(operator), -1, 3).permute(1, 0, 2).reshape(len(parameters), -1)
+        moved = at.operator @ change.permute(1, 0, 2).reshape(len(v), -1)
+        return parameters + moved.reshape(len(at.operator), -1, 3).permute(1, 0, 2).reshape(
+            len(parameters), -1
+        )
 
-    def _shared(self, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features (n, 3 + m) at samples ``v`` and the refit operator (3 + m, n); kept for the next call."""
-        if self._refit is None or self._refit[0] is not v:
-            rows = self.features(v)
-            weights = (1 - v.square().sum(1)).clamp_min(_RIM_WEIGHT)
-            self._refit = (v, rows, self._ridge_operator(rows, _REFIT_RIDGE, weights))
-        return self._refit[1:]
+    def _samples_at(self, v: torch.Tensor) -> SharedSamples:
+        """Features and refit operator at samples ``v`` (n, 2); at hand for those of the consistency step."""
+        return self._agreement if v is self._agreement.v else self._for_refits(v)
+
+    def _for_refits(self, v: torch.Tensor) -> SharedSamples:
+        rows = self.features(v)
+        weights = (1 - v.square().sum(1)).clamp_min(_RIM_WEIGHT)
+        return SharedSamples(v, rows, self._ridge_operator(rows, _REFIT_RIDGE, weights))
 
     def evaluate(self, parameters: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """phi(v): (C, P), (C, K, 2) or (K, 2) -> (C, K, 3)."""
         if v.dim() == 2:
+            at = self._samples_at(v)
+            if self._is_compiled:
+                return points_at(at.for_kernels[0], parameters)
             flat = self._unflatten(parameters).permute(1, 0, 2).reshape(self.parameter_count // 3, -1)
-            return (self._shared(v)[0] @ flat).reshape(len(v), -1, 3).permute(1, 0, 2).contiguous()
+            return (at.rows @ flat).reshape(len(v), -1, 3).permute(1, 0, 2).contiguous()
         return self.features(v) @ self._unflatten(parameters)
 
     def evaluate_with_jacobian(
@@ -179,18 +202,30 @@ class LazyRegime:
         return coefficients
 
     def _transported(self, patches: PatchBatch) -> torch.Tensor:
-        """Coefficients after plane + transport + regression on the assigned pairs."""
-        count, n = len(patches.points), len(self._samples)
-        plane = torch.cat([self._samples, torch.zeros(n, 1, device=self.device)], 1)
-        picked, backed = self._pick_evidence(patches, plane)
-        # Samples that no evidence backs take no part: their cost to any evidence is one constant,
-        # and in the regression they stay on the plane.
-        cost = squared_distances(plane.expand(count, n, 3), picked)
-        cost = torch.where(backed[:, :, None], cost, torch.full_like(cost, 8.0))
-        match = assign(cost)
-        targets = torch.gather(picked, 1, match[..., None].expand(-1, -1, 3))
+        """Coefficients after plane + transport + regression on the assigned pairs.
+
+        Samples that no evidence backs take no part: their cost to any evidence is one constant, and in the
+        regression they stay on the plane.
+        """
+        samples = self._start.v
+        count, n = len(patches.points), len(samples)
+        plane = torch.cat([samples, torch.zeros(n, 1, device=self.device)], 1)
+        if self._is_compiled:
+            picked, backed = torch.empty(count, n, 3), torch.empty(count, n, dtype=torch.bool)
+            cost = torch.empty(count, n, n)
+            transport_problems(
+                samples.numpy(), patches.points.numpy(), patches.weights.numpy(), _BACKED_REACH,
+                picked.numpy(), backed.numpy(), cost.numpy(),
+            )  # fmt: skip
+        else:
+            picked, backed = self._pick_evidence(patches, plane)
+            cost = squared_distances(plane.expand(count, n, 3), picked)
+            cost = torch.where(backed[:, :, None], cost, torch.full_like(cost, UNBACKED_COST))
+        targets = torch.gather(picked, 1, assign(cost)[..., None].expand(-1, -1, 3))
         targets = torch.where(backed[..., None], targets, plane.expand_as(targets))
-        return self._transport_operator @ targets
+        if self._is_compiled:
+            return regressed_charts(self._start.for_kernels[1], targets)
+        return self._start.operator @ targets
 
     def _smooth(self, patches: PatchBatch, coefficients: torch.Tensor) -> torch.Tensor:
         """Regress once on all evidence with a large ridge.
@@ -249,7 +284,7 @@ class LazyRegime:
         picked = torch.gather(patches.points, 1, index[..., None].expand(-1, -1, 3))
         distance = squared_distances(plane.expand(count, n, 3)[..., :2], patches.points[..., :2])
         distance = torch.where(valid[:, None, :], distance, torch.full_like(distance, torch.inf))
-        return picked, distance.amin(2) < 0.2**2
+        return picked, distance.amin(2) < _BACKED_REACH**2
 
     def _project(self, rasters: np.ndarray, patches: PatchBatch, start: torch.Tensor) -> torch.Tensor:
         """Feet (C, N, 2) of the evidence on rasters (C, 33, 33, 3), from ``start`` where it is not NaN."""

@@ -22,6 +22,7 @@ from streamdgp.consistency.sweep import (
     neighbour_predictions,
     seam_distances_m,
 )
+from streamdgp.fitting.batches import BATCH
 from streamdgp.fitting.types import Regime
 from streamdgp.frames import Frame
 from streamdgp.reconstructor import Reconstructor
@@ -272,6 +273,32 @@ def test_without_sweeps_or_weight_nothing_moves(step: Before) -> None:
         atlas = copy.deepcopy(step.atlas)
         make_consistent(atlas, step.regime, step.dirty, config)
         assert atlas.column("parameters").tobytes() == step.atlas.column("parameters").tobytes()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("flush", [False, True])
+def test_a_chart_comes_to_the_same_bits_in_any_company_and_under_any_settings(
+    first_fit: Before, threads: int, flush: bool
+) -> None:
+    """All are solved from one state: alone, or in some company, a chart moves as it does with all others."""
+    charts = first_fit.dirty
+    assert len(charts) > 2 * BATCH
+    whole = _by_default(first_fit)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(flush)
+    try:
+        order = np.random.default_rng(0).permutation(charts)
+        for some in (order, order[: BATCH + 9], order[:15], *(order[k : k + 1] for k in range(5))):
+            swept = _by_default(Before(first_fit.atlas, first_fit.regime, some))
+            assert swept.parameters(some).tobytes() == whole.parameters(some).tobytes()
+            for chart in some:
+                assert (
+                    np.asarray(swept.rasters[chart]).tobytes() == np.asarray(whole.rasters[chart]).tobytes()
+                )
+    finally:
+        torch.set_num_threads(before)
+        torch.set_flush_denormal(False)
 
 
 def test_charts_of_opposite_sheets_do_not_attract_each_other() -> None:
