@@ -239,7 +239,7 @@ class Reconstructor:
                 survey_touched(
                     touched.index, touched.gained, a["anchor"], a["rotation"], m.atlas.radius_m, m.scale_m,
                     m.min_cos, m.evidence.voxel_size_m, m.evidence.look_up, m.atlas.grid, a["fresh_mass"],
-                    a["hits"], a["passes"], flags, covered[part], part, len(covered),
+                    flags, covered[part], part, len(covered),
                 )  # fmt: skip
 
         in_parts(survey, len(covered))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from streamdgp.atlas.free_cells import count_passes, inherit_passes
+from streamdgp.atlas.free_cells import count_votes, inherit_passes
 from streamdgp.atlas.support import closed_cells, support_masks
 from streamdgp.evidence.free_space import farthest_per_tile
 from streamdgp.evidence.patches import DIRTY_CELLS, SUPPORT_CELLS
@@ -31,7 +31,6 @@ _EARLY_GROWTH = 0.45
 _MASS_BITS = 8
 _APPEARED_SHARE = 0.08
 _VANISHED_SHARE = 0.5
-_FOUNDING_HITS = 1
 
 
 def tangent_frames(normals: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -180,14 +179,12 @@ class Atlas:
     ) -> None:
         """Record what evidence the charts were fitted to; to be called after ``store_weights``."""
         c = self.columns
-        # What was counted stands where there still is evidence. A cell that had none lay anywhere; now it
-        # has a place, and takes what the evidence remembers of it.
+        # What was counted stands where there still is evidence, and in its gaps. A cell that had none lay
+        # anywhere; now it has a place, and takes what the evidence remembers of it.
         backed = observations > 0
         settled = closed_cells(backed)
         was_anywhere = (c["support"][charts] == 0) & (c["passes"][charts] == 0)
-        c["hits"][charts] = np.where(
-            backed, np.maximum(c["hits"][charts], _FOUNDING_HITS), c["hits"][charts] * settled
-        )
+        c["hits"][charts] = np.where(backed, np.maximum(c["hits"][charts], 1), c["hits"][charts] * settled)
         c["passes"][charts] *= settled
         inherit_passes(
             charts, settled & was_anywhere, c["anchor"], c["rotation"], self.scale_m,
@@ -202,17 +199,17 @@ class Atlas:
         self._show_support(charts)
 
     def see_through(self, view: SensorView, margin_m: float, frame_index: int) -> npt.NDArray[np.int64]:
-        """Count what a view passes through, and take support away; return the charts that it changes."""
+        """Count what a view sees and sees through; return the charts with new votes."""
         c, k = self.columns, self._count
         is_counted, shifts = np.zeros(k, np.uint8), np.zeros(k, np.uint8)
         addresses = np.where(c["fits"][:k] > 0, self.rasters.addresses(np.arange(k)), 0)
         far = farthest_per_tile(view.seen_m)
 
         def judge(begin: int, end: int) -> None:
-            count_passes(
-                begin, end, frame_index, view.seen_m, far, view.is_pinhole, view.camera, 3,
-                view.noise, view.rotation, view.origin_m, margin_m, self.scale_m, c["anchor"], c["rotation"],
-                addresses, c["support"], c["hits"], c["passes"], is_counted, shifts,
+            count_votes(
+                begin, end, view.seen_m, far, view.is_pinhole, view.camera, view.noise, view.rotation,
+                view.origin_m, margin_m, self.scale_m, c["anchor"], c["rotation"], addresses, c["support"],
+                c["hits"], c["passes"], is_counted, shifts,
             )  # fmt: skip
 
         in_parts(judge, k)

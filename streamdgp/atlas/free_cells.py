@@ -1,8 +1,9 @@
-"""Free space and charts: the cells of a chart's domain that rays pass through are no surface.
+"""Free space and charts: a cell of a chart's domain shows where most of those who looked saw it.
 
-Surfels forget what was seen before they came; a chart remembers. Each cell of its support counts how often
-evidence in it was seen and how often rays passed through it, and shows the share of hits. So a chart cannot
-run across a gap that was looked through, nor past an edge that wandered with the pose.
+Surfels forget what was seen before they came; a chart remembers. Every view is asked, once and by the very
+pixel, for each cell of a chart's support: it saw a surface there (a hit), it saw through (a pass), or
+something stood in front (no vote). A cell shows the share of hits. So a chart cannot run across a gap
+that was looked through, nor past an edge that wandered with the pose.
 """
 
 from __future__ import annotations
@@ -12,30 +13,28 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from streamdgp.evidence.free_space import (
-    JUDGED_EVERY,
-    extent,
-    is_hidden,
-    passes_at,
-    project,
-)
-from streamdgp.evidence.patches import MOST_VOTES, SUPPORT_CELLS
+from streamdgp.evidence.free_space import extent, is_hidden, passes_at, project
+from streamdgp.evidence.patches import SUPPORT_CELLS
 from streamdgp.fitting.pointers import raster_at
 
-__all__ = ["DOUBTED_PASSES", "PASS_WEIGHT", "count_passes", "inherit_passes"]
+__all__ = ["DOUBTED_PASSES", "MOST_VOTES", "PASS_WEIGHT", "count_votes", "inherit_passes"]
 
 PASS_WEIGHT = 2.5
 """What a pass counts against a hit: a surface shows where five in seven of those who looked saw it."""
 DOUBTED_PASSES = 1
-"""So many passes count nothing: half of one judgement, which may err beside a limb."""
+"""So many passes count nothing: a single ray may err beside a limb."""
+MOST_VOTES = 40
+"""Hits and passes of a cell are halved when one of them reaches this: old views are forgotten."""
 _LEAST_INCIDENCE = 0.2
 # Along a slanting ray a small error of the pose is a long way; but never more than so many times as long.
 _LEAST_COS = 0.7
+# A bent surface ends beside its limb, within a pixel of it: at less incidence all pixels around must agree.
+_LIMB_COS = 0.5
+_LIMB_WINDOW = 3
 _SIGMAS = 1.0
 # Support is shown anew when a cell's share crosses one of these levels.
 _LEVELS = 5.0
 _BULGE = 0.3
-_LIMB_COS = 0.5
 # What comes into space that was long free must be able to show within some frames.
 _MOST_INHERITED = 12
 
@@ -66,15 +65,13 @@ def _seen_at(seen: Any, u: float, v: float, window: int, d: float, wraps: bool) 
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def count_passes(
+def count_votes(
     begin: int,
     end: int,
-    frame: int,
     seen: Any,
     far: Any,
     is_pinhole: bool,
     camera: Any,
-    window: int,
     noise: Any,
     sensor_rotation: Any,
     origin: Any,
@@ -89,12 +86,13 @@ def count_passes(
     is_counted: Any,
     shifts: Any,
 ) -> None:
-    """Count in passes (charts, 16, 16) uint8 what a view sees through; see ``SensorView`` for the view.
+    """Count in hits and passes (charts, 16, 16) uint8 what a view sees; see ``SensorView`` for the view.
 
-    Charts ``begin`` to ``end`` are judged, those whose turn it is in this frame. Only cells
-    that are surface, or were: elsewhere a chart runs on anywhere. support, hits (charts, 16, 16)
-    uint8. ``is_counted`` and ``shrinks`` (charts,) uint8 are set for charts with new passes, and for those
-    whose support shrinks by them. A raster address of 0 says that the chart is not fitted.
+    Charts ``begin`` to ``end`` are judged. Only cells that are surface, or were: elsewhere a chart runs on
+    anywhere. A return within ``margin_m`` and a sigma of the cell, along the cell's normal, is a hit, one
+    farther behind a pass. support (charts, 16, 16) uint8. ``is_counted`` and ``shifts`` (charts,) uint8 are
+    set for charts with new votes, and for those whose support shows otherwise by them. A raster address
+    of 0 says that the chart is not fitted.
     """
     out = np.empty(2)
     for c in range(begin, end):
@@ -119,7 +117,7 @@ def count_passes(
         cos = abs(ax * rotation[c, 0, 2] + ay * rotation[c, 1, 2] + az * rotation[c, 2, 2])
         # How far the chart comes towards the sensor: by its tilt and by its bulge.
         depth_m = (np.sqrt(max(1.0 - cos * cos, 0.0)) + _BULGE) * scale_m * (length / d)
-        around = extent(xs, ys, zs, d, scale_m, is_pinhole, camera, window)
+        around = extent(xs, ys, zs, d, scale_m, is_pinhole, camera, _LIMB_WINDOW)
         if is_hidden(out[0], out[1], around, d - depth_m - margin_m, far, seen.shape, not is_pinhole):
             continue
         raster = raster_at(raster_address[c])
@@ -157,9 +155,8 @@ def count_passes(
                 facing = abs(n0 * l0 + n1 * l1 + n2 * l2) / max(size, 1e-30)
                 if facing < _LEAST_INCIDENCE:
                     continue
-                # Judged by the very pixel: those around it would widen every edge by a pixel. But a bent surface
-                # ends beside its limb, within a pixel of it.
-                wide = 1 if is_pinhole and facing > _LIMB_COS else window
+                # Elsewhere the pixels around the very one would widen every edge by a pixel.
+                wide = 1 if is_pinhole and facing > _LIMB_COS else _LIMB_WINDOW
                 nearest, gap = _seen_at(seen, out[0], out[1], wide, d, not is_pinhole)
                 if not nearest > 0.0:
                     continue

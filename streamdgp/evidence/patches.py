@@ -10,11 +10,9 @@ from numba import njit
 from streamdgp.evidence.kernels import block_of, find_block
 from streamdgp.evidence.precision import NORMAL_STEP, OFFSET_STEP_VOX
 
-__all__ = ["DIRTY_CELLS", "LEAST_NORMAL", "MOST_VOTES", "SUPPORT_CELLS", "gather_patches", "survey_touched"]
+__all__ = ["DIRTY_CELLS", "LEAST_NORMAL", "SUPPORT_CELLS", "gather_patches", "survey_touched"]
 
 SUPPORT_CELLS = 16
-MOST_VOTES = 40
-"""Hits and passes of a cell are halved when one of them reaches this."""
 DIRTY_CELLS = 8
 LEAST_NORMAL = 0.3
 """A mean normal shorter than this is none: what it averages points every way."""
@@ -180,8 +178,6 @@ def survey_touched(
     surfels: Any,
     grid: Any,
     fresh_mass: Any,
-    hits: Any,
-    passes: Any,
     is_touched: Any,
     covered: Any,
     part: int,
@@ -190,9 +186,8 @@ def survey_touched(
     """What the touched surfels mean to the charts there are, those with number ``part`` modulo ``parts``.
 
     Adds the weight each surfel gained to the cells of the charts that see it: fresh_mass (charts, 64)
-    float32 accumulates, is_touched (charts,) uint8 is set. hits and passes (charts, 16, 16) uint8 count how
-    often evidence in a cell was seen; both are halved when one is full. ``covered`` (touched,) uint8 tells
-    whether a compatible anchor lies within r (see ``streamdgp.sampling.anchors``), so that it needs no other.
+    float32 accumulates, is_touched (charts,) uint8 is set. ``covered`` (touched,) uint8 tells whether a
+    compatible anchor lies within r (see ``streamdgp.sampling.anchors``), so that it needs no other.
 
     Neighbouring pixels touch neighbouring surfels: the charts about a cell of the anchor grid are
     listed once and serve until another cell comes.

@@ -6,7 +6,9 @@ chart's normal) and a weight
     w_q = (1 - rho^2)^3 * exp(-(t / 0.1)^2) * max(support, eps),   rho = |y| / blend_radius,
 
 with t the part of the offset that is not along the normal (the foot left the chart). Only charts whose
-normal agrees with the nearest supported foot's may blend, so two sheets never cancel.
+normal agrees with the nearest supported foot's may blend, so two sheets never cancel. What is shown is cut
+where support falls below a half: the lesser of the share of those who saw a surface there among those who
+looked, and of how much of the weight is of charts that were looked at there at all.
 
 Many points are blended at once, chart by chart: a chart's raster is read while it is in the cache, and feet
 are found side by side. What a chart says of a point is noted, and all that was noted of it is blended in
@@ -27,7 +29,7 @@ from streamdgp.fitting.raster import RASTER
 __all__ = ["blend_points", "in_chart", "is_near_chart", "support_at"]
 
 _SUPPORT_FLOOR = 1e-3
-# Charts that were judged at a place must have this share of the weight for it to be half backed.
+# Charts that were looked at in a place must have this share of the weight for it to be half backed.
 _LEAST_KNOWN = 0.42
 _SAME_SHEET_COS = 0.35
 # Height above a chart is at most this many times the distance to it (60 degrees), plus lattice slack.

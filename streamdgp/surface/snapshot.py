@@ -269,7 +269,9 @@ class SurfaceSnapshot:
         normals = np.zeros((len(vertices), 3), np.float32)
         support = np.zeros(len(vertices), np.float32)
         refine_vertices(vertices, step, band, self.blend_radius, charts, normals, support)
-        vertices, keys, normals, triangles = clip_triangles(vertices, keys, normals, support, triangles, _MIN_SUPPORT)
+        vertices, keys, normals, triangles = clip_triangles(
+            vertices, keys, normals, support, triangles, _MIN_SUPPORT
+        )
         used = np.zeros(len(vertices), np.bool_)
         used[triangles] = True
         renumber = np.cumsum(used) - 1

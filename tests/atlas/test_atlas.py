@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import binary_closing
 
 from streamdgp.atlas.atlas import Atlas, tangent_frames
+from streamdgp.atlas.free_cells import DOUBTED_PASSES, PASS_WEIGHT
 from streamdgp.atlas.support import support_masks
 from streamdgp.config import EvidenceConfig
 from streamdgp.evidence import SurfelMap
@@ -345,24 +346,26 @@ def test_support_is_a_binary_closing(share: float) -> None:
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.6, 0.95])
 def test_support_is_the_share_of_hits_where_something_passed(share: float) -> None:
-    """By definition, with scipy's closing: hits over all votes, nothing below a fifth, gaps passed once."""
+    """By definition, with scipy's closing: hits over weighted votes; gaps passed at most twice."""
     rng = np.random.default_rng(1)
     shape = (80, 16, 16)
-    hits = (rng.uniform(size=shape) < share) * rng.integers(1, 241, shape)
-    many = np.where(rng.uniform(size=shape) < 0.5, rng.integers(1, 5, shape), rng.integers(1, 242, shape))
+    hits = (rng.uniform(size=shape) < share) * rng.integers(1, 41, shape)
+    many = np.where(rng.uniform(size=shape) < 0.5, rng.integers(1, 5, shape), rng.integers(1, 41, shape))
     passes = (rng.uniform(size=shape) < 0.5) * many
-    odds = hits / np.maximum(hits + passes, 1)
-    filled = partial = opened = 0
+    odds = hits / np.maximum(hits + PASS_WEIGHT * np.maximum(passes - DOUBTED_PASSES, 0), 1)
+    filled = partial = opened = denied = 0
     for k, mask in enumerate(support_masks(hits.astype(np.uint8), passes.astype(np.uint8))):
-        surface = odds[k] > 0.2
-        closed = binary_closing(np.pad(surface, 8), iterations=2)[8:-8, 8:-8]
+        is_judged = hits[k] + passes[k] > 0
+        closed = binary_closing(np.pad(hits[k] > 0, 8), iterations=2)[8:-8, 8:-8]
         gap = closed & (hits[k] == 0) & (passes[k] <= 2)
-        want = np.where(gap, 255, np.where(surface, np.rint(255 * odds[k]), 0))
+        # A cell that was judged is never 0, which says that nothing is known.
+        want = np.where(gap, 255, np.maximum(np.rint(255 * odds[k]), is_judged))
         np.testing.assert_array_equal(mask, want.astype(int))
         filled += int(gap.sum())
-        partial += int((surface & (odds[k] < 1)).sum())
-        opened += int((closed & ~gap & ~surface).sum())
-    assert min(filled, partial, opened) > 50, "the cases must occur"
+        partial += int(((hits[k] > 0) & (odds[k] < 1)).sum())
+        opened += int((closed & ~gap & (hits[k] == 0)).sum())
+        denied += int((mask == 1).sum())
+    assert min(filled, partial, opened, denied) > 50, "the cases must occur"
 
 
 def test_support_of_no_charts() -> None:
@@ -404,32 +407,33 @@ def test_a_cell_takes_over_what_the_evidence_remembers_once() -> None:
     atlas = _with_flat_raster()
     seen = np.ones((16, 16), np.float32)
     seen[:, 12:] = 0
-    _fit(atlas, seen, _remembering(7, 240))
+    _fit(atlas, seen, _remembering(8, 240))
     passes = atlas.columns["passes"][0]
+    # The evidence counts two at a time, of which the first is one look.
     assert (passes[:8, :12] == 7).all()
     # No more than can be outvoted soon.
-    assert (passes[8:, :12] == 20).all()
+    assert (passes[8:, :12] == 12).all()
     assert not passes[:, 12:].any()
     assert (atlas.columns["hits"][0] == (seen > 0)).all()
-    assert (np.asarray(atlas.supports[0])[8:, :12] == 0).all(), "so the chart does not show there"
-    _fit(atlas, np.ones((16, 16), np.float32), _remembering(9, 9))
+    assert (np.asarray(atlas.supports[0])[8:, :12] < 0.05).all(), "so the chart does not show there"
+    _fit(atlas, np.ones((16, 16), np.float32), _remembering(10, 10))
     assert (passes[:8, :12] == 7).all()
     assert (passes[:, 12:] == 9).all()
 
 
-def test_a_cell_without_evidence_forgets_hits_and_off_the_surface_passes_too() -> None:
+def test_off_the_surface_a_cell_forgets_what_was_counted() -> None:
     atlas = _with_flat_raster()
     everywhere = np.ones((16, 16), np.float32)
     _fit(atlas, everywhere, _remembering(0, 0))
-    atlas.columns["hits"][0], atlas.columns["passes"][0] = 50, 60
+    atlas.columns["hits"][0], atlas.columns["passes"][0] = 30, 31
     half = everywhere.copy()
     half[8:] = 0
     half[4, 4] = 0
     _fit(atlas, half, _remembering(0, 0))
-    hits, passes = atlas.columns["hits"][0], atlas.columns["passes"][0]
-    np.testing.assert_array_equal(hits, np.where(half > 0, 50, 0))
-    assert (passes[:8] == 60).all(), "a gap within the surface keeps what went through"
-    assert not passes[8:].any()
+    for name, count in (("hits", 30), ("passes", 31)):
+        votes = atlas.columns[name][0]
+        assert (votes[:8] == count).all(), "a gap within the surface keeps what was seen of it"
+        assert not votes[8:].any()
     shown = np.asarray(atlas.supports[0])
-    np.testing.assert_allclose(shown[half > 0], 50 / 110, atol=0.5 / 255)
-    assert not shown[half == 0].any()
+    np.testing.assert_allclose(shown[:8], 30 / (30 + PASS_WEIGHT * 30), atol=0.5 / 255)
+    assert not shown[8:].any()

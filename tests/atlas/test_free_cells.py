@@ -1,4 +1,4 @@
-"""What a view passes through in the cells of charts, against numpy, one cell at a time."""
+"""What a view says of the cells of charts, against numpy, one cell at a time."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import numpy.typing as npt
 import pytest
 
 from streamdgp.atlas.atlas import Atlas
-from streamdgp.evidence.patches import MOST_VOTES, SUPPORT_CELLS
+from streamdgp.atlas.free_cells import MOST_VOTES
+from streamdgp.evidence.patches import SUPPORT_CELLS
 from streamdgp.frames.view import SensorView
-from tests.reference.free_space import is_seen_through, random_view
+from tests.reference.free_space import random_view, votes
 
 Array = npt.NDArray[Any]
 _SCALE, _MARGIN = 0.064, 0.03
@@ -33,11 +34,11 @@ def _atlas(rng: np.random.Generator, count: int, half_m: float = 0.6) -> Atlas:
     rasters = np.stack([np.broadcast_to(x, height.shape), np.broadcast_to(y, height.shape), height], -1)
     atlas.store_weights(new, np.zeros((count, 12), np.float32), rasters.astype(np.float32))
     atlas.columns["fits"][new[:-1]] = 1
-    votes = (count, SUPPORT_CELLS, SUPPORT_CELLS)
+    shape = (count, SUPPORT_CELLS, SUPPORT_CELLS)
     for name in ("hits", "passes", "support"):
-        some = rng.integers(0, 12, votes) * (rng.uniform(size=votes) < 0.6)
+        some = rng.integers(0, 12, shape) * (rng.uniform(size=shape) < 0.6)
         atlas.columns[name][new] = np.where(
-            rng.uniform(size=votes) < 0.1, rng.integers(238, 242, votes), some
+            rng.uniform(size=shape) < 0.1, rng.integers(MOST_VOTES - 2, MOST_VOTES + 1, shape), some
         )
     return atlas
 
@@ -54,7 +55,7 @@ def _cells_m(atlas: Atlas, chart: int) -> tuple[Array, Array]:
     return position, (normal / np.linalg.norm(normal, axis=-1, keepdims=True)) @ rotation.T
 
 
-def _slowly(atlas: Atlas, view: SensorView, frame: int) -> tuple[Array, Array]:
+def _slowly(atlas: Atlas, view: SensorView) -> tuple[Array, Array]:
     """Hits and passes after one view, by definition."""
     hits, passes = (atlas.column(name).astype(int) for name in ("hits", "passes"))
     center = (np.arange(SUPPORT_CELLS) + 0.5) / SUPPORT_CELLS * 2 - 1
@@ -62,18 +63,17 @@ def _slowly(atlas: Atlas, view: SensorView, frame: int) -> tuple[Array, Array]:
     for chart in range(len(atlas)):
         offset = atlas.columns["anchor"][chart] - view.origin_m
         distance = (offset @ view.rotation)[2] if view.is_pinhole else np.linalg.norm(offset)
-        its_turn = (chart + frame) % 2 == 0 and atlas.columns["fits"][chart] > 0
-        if not its_turn or min(float(distance), float(np.linalg.norm(offset))) <= 2 * _SCALE:
+        is_fitted = atlas.columns["fits"][chart] > 0
+        if not is_fitted or min(float(distance), float(np.linalg.norm(offset))) <= 2 * _SCALE:
             continue
         position, normal = _cells_m(atlas, chart)
         ray = position - view.origin_m
         facing = np.abs((ray * normal).sum(-1)) / np.linalg.norm(ray, axis=-1)
-        open_to = is_seen_through(view, position.reshape(-1, 3), _MARGIN).reshape(16, 16)
-        counts = open_to & (facing >= 0.5) & in_disk
-        counts &= (atlas.columns["support"][chart] > 0) | (passes[chart] > 0)
-        is_full = counts & (passes[chart] >= MOST_VOTES)
-        hits[chart] = np.where(is_full, hits[chart] // 2, hits[chart])
-        passes[chart] = np.where(is_full, passes[chart] // 2, passes[chart]) + 2 * counts
+        said = votes(view, position.reshape(-1, 3), facing.ravel(), _MARGIN).reshape(16, 16)
+        said *= in_disk & ((atlas.columns["support"][chart] > 0) | (passes[chart] > 0))
+        is_full = (said != 0) & (np.maximum(hits[chart], passes[chart]) >= MOST_VOTES)
+        hits[chart] = np.where(is_full, hits[chart] // 2, hits[chart]) + (said > 0)
+        passes[chart] = np.where(is_full, passes[chart] // 2, passes[chart]) + (said < 0)
     return hits, passes
 
 
@@ -82,23 +82,25 @@ def _slowly(atlas: Atlas, view: SensorView, frame: int) -> tuple[Array, Array]:
 def test_against_numpy(is_pinhole: bool, seed: int) -> None:
     rng = np.random.default_rng(seed)
     atlas = _atlas(rng, 60)
-    counted = 0
+    hit = passed = 0
     for frame in range(10, 14):
         view = random_view(rng, is_pinhole, (56, 80) if is_pinhole else (40, 240))
-        want_hits, want_passes = _slowly(atlas, view, frame)
+        want_hits, want_passes = _slowly(atlas, view)
         before = {name: atlas.column(name).copy() for name in ("support", "hits", "passes", "version")}
         changed = atlas.see_through(view, _MARGIN, frame)
         np.testing.assert_array_equal(atlas.column("hits"), want_hits)
         np.testing.assert_array_equal(atlas.column("passes"), want_passes)
-        voted = (atlas.column("passes") != before["passes"]).any((1, 2))
+        new = [atlas.column(name) != before[name] for name in ("hits", "passes")]
+        voted = (new[0] | new[1]).any((1, 2))
         np.testing.assert_array_equal(changed, np.flatnonzero(voted))
-        counted += int((atlas.column("passes") != before["passes"]).sum())
+        hit, passed = hit + int(new[0].sum()), passed + int(new[1].sum())
         # A support shows the votes as soon as they make a difference of a fifth.
         reshown = atlas.column("version") != before["version"]
         assert not (reshown & ~voted).any()
         same = (atlas.column("support") == before["support"]).all((1, 2))
         assert same[~reshown].all()
-    assert counted > 300, "rays must pass through cells"
+    assert passed > 300, "rays must pass through cells"
+    assert hit > 100, "rays must end at cells"
 
 
 @pytest.mark.parametrize(

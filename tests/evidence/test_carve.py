@@ -85,16 +85,13 @@ def _slowly(
     number = {tuple(key): b for b, key in enumerate(keys.tolist())}
     block = np.array([number[tuple(key)] for key in (c["key"] >> 3).tolist()])
     alive = c["weight"] > 0
-    # Cells of two voxels, before anything is taken away.
+    # Cells of two voxels: all pixels about them must agree, for they are coarse.
     cells = np.stack(np.meshgrid(*[np.arange(4)] * 3, indexing="ij"), -1).reshape(-1, 3)
-    is_occupied = np.zeros((len(keys), 64), np.bool_)
-    inside = (c["key"] & 7) >> 1
-    is_occupied[block[alive], (inside @ [16, 4, 1])[alive]] = True
     centers = (8 * keys[:, None] + 2 * cells + 1) * _VOXEL
-    open_to = is_seen_through(view, centers.reshape(-1, 3), _MARGIN).reshape(-1, 64)
+    open_to = is_seen_through(view, centers.reshape(-1, 3), _MARGIN, window=3, sigmas=1).reshape(-1, 64)
     its_turn = (np.arange(len(keys)) + frame) % 2 == 0
     passes = evidence.passes[: len(keys)].astype(int)
-    counts = open_to & ~is_occupied & its_turn[:, None] & (passes < 120)
+    counts = open_to & its_turn[:, None] & (passes < 120)
     passes = np.where(counts, np.minimum(passes + 2, 120), passes)
     position = evidence.positions_m(np.arange(len(evidence)))
     ray, normal = position - view.origin_m, c["normal"].astype(np.float64)

@@ -12,7 +12,7 @@ import pytest
 from streamdgp.atlas.atlas import Atlas
 from streamdgp.config import EvidenceConfig
 from streamdgp.evidence import SurfelMap
-from streamdgp.evidence.patches import DIRTY_CELLS, MOST_VOTES, SUPPORT_CELLS, survey_touched
+from streamdgp.evidence.patches import DIRTY_CELLS, survey_touched
 from streamdgp.evidence.precision import NORMAL_STEP, OFFSET_STEP_VOX
 from streamdgp.sampling.anchors import insert_chart
 
@@ -23,24 +23,20 @@ _CELLS = DIRTY_CELLS**2
 
 @dataclass(frozen=True)
 class _Scene:
-    """Random surfels with charts strewn among them, the weights the surfels gained, earlier votes."""
+    """Random surfels with charts strewn among them, and the weights the surfels gained."""
 
     surfels: SurfelMap
     atlas: Atlas
     gained: Array
-    hits: Array
-    passes: Array
 
 
 @dataclass(frozen=True)
 class _Answer:
-    """Fresh mass, touched flags, covered flags, hits and passes per support cell."""
+    """Fresh mass, touched flags, covered flags."""
 
     fresh: Array
     flags: Array
     covered: Array
-    hits: Array
-    passes: Array
 
 
 def _unit(rng: np.random.Generator, count: int) -> Array:
@@ -72,27 +68,23 @@ def _scene(seed: int, half_m: float, charts: int, surfels: int = 900) -> _Scene:
         insert_chart(chart, atlas.columns["anchor"], _SCALE, atlas.grid)
     new = atlas.appended(charts, 0)
     atlas.face(new, _unit(rng, charts))
-    # A quarter was seen through; half of the cells are about to be full.
+    # A quarter was seen through.
     gained = rng.uniform(1, 100, surfels) * np.where(rng.uniform(size=surfels) < 0.25, -1, 1)
     gained[10:20] = 0
-    votes = (atlas.capacity, SUPPORT_CELLS, SUPPORT_CELLS)
-    hits = np.where(rng.uniform(size=votes) < 0.5, MOST_VOTES - rng.integers(0, 3, votes), 0)
-    passes = rng.integers(0, MOST_VOTES + 2, votes)
-    return _Scene(m, atlas, gained, hits.astype(np.uint8), passes.astype(np.uint8))
+    return _Scene(m, atlas, gained)
 
 
 def _survey(s: _Scene, touched: Array, parts: int = 1) -> _Answer:
     """What the kernel says; what was there before is added to."""
     fresh = np.ones((s.atlas.capacity, _CELLS), np.float32)
     flags, covered = np.zeros(s.atlas.capacity, np.uint8), np.full((parts, len(touched)), 7, np.uint8)
-    hits, passes = s.hits.copy(), s.passes.copy()
     for part in range(parts):
         survey_touched(
             touched, s.gained[touched], s.atlas.columns["anchor"], s.atlas.columns["rotation"], _RADIUS,
-            _SCALE, _MIN_COS, _VOXEL, s.surfels.look_up, s.atlas.grid, fresh, hits, passes, flags,
-            covered[part], part, parts,
+            _SCALE, _MIN_COS, _VOXEL, s.surfels.look_up, s.atlas.grid, fresh, flags, covered[part], part,
+            parts,
         )  # fmt: skip
-    return _Answer(fresh, flags, covered.max(0), hits, passes)
+    return _Answer(fresh, flags, covered.max(0))
 
 
 def _cell(tangential: Array, cells: int) -> tuple[Array, Array]:
@@ -107,7 +99,6 @@ def _slowly(s: _Scene, touched: Array) -> _Answer:
     anchor, rotation = s.atlas.column("anchor"), s.atlas.column("rotation")
     fresh = np.ones((s.atlas.capacity, _CELLS))
     flags, covered = np.zeros(s.atlas.capacity, np.uint8), np.zeros(len(touched), np.uint8)
-    hits, passes = s.hits.astype(int), s.passes.astype(int)
     for row, i in enumerate(touched):
         center = (c["key"][i] + 0.5) * _VOXEL
         n = c["normal"][i].astype(np.float64)
@@ -122,11 +113,6 @@ def _slowly(s: _Scene, touched: Array) -> _Answer:
         a, b = _cell(local[sees, :2] / _SCALE, DIRTY_CELLS)
         fresh[sees, a * DIRTY_CELLS + b] += s.gained[i]
         flags[sees] = 1
-        if s.gained[i] >= 0:
-            votes = (sees, *_cell(local[sees, :2] / _SCALE, SUPPORT_CELLS))
-            is_full = hits[votes] >= MOST_VOTES
-            hits[votes] = np.where(is_full, hits[votes] // 2, hits[votes]) + 1
-            passes[votes] = np.where(is_full, passes[votes] // 2, passes[votes])
         noise = min(3 * np.sqrt(c["count"][i] / max(float(c["weight"][i]), 1e-30)), 2 * _RADIUS)
         beyond = np.maximum(np.abs(local[:, 2]) - noise, 0)
         within = (local[:, :2] ** 2).sum(1) + beyond**2 <= _RADIUS**2
@@ -135,7 +121,7 @@ def _slowly(s: _Scene, touched: Array) -> _Answer:
             or c["weight"][i] <= 0
             or (beside & (cosine >= _MIN_COS) & within).any()
         )
-    return _Answer(fresh, flags, covered, hits, passes)
+    return _Answer(fresh, flags, covered)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -149,13 +135,9 @@ def test_against_numpy(seed: int, half_m: float, charts: int) -> None:
     np.testing.assert_array_equal(fast.flags, slow.flags)
     np.testing.assert_array_equal(fast.covered, slow.covered)
     np.testing.assert_allclose(fast.fresh, slow.fresh, rtol=1e-5, atol=1e-3)
-    np.testing.assert_array_equal(fast.hits, slow.hits)
-    np.testing.assert_array_equal(fast.passes, slow.passes)
     if charts > 100:
         assert fast.flags.sum() > 0.5 * charts, "charts must be seen"
         assert 0.1 < fast.covered.mean(), "both answers must occur"
-        assert (fast.hits > s.hits).any(), "cells must count"
-        assert (fast.passes < s.passes).any(), "cells must be halved"
     assert fast.covered.min() == 0
 
 
@@ -171,34 +153,10 @@ def test_the_order_does_not_matter(half_m: float) -> None:
         answer = _survey(s, touched)
         whole = np.empty(900, np.uint8)
         whole[touched] = answer.covered
-        answers.append((answer.fresh, answer.flags, whole, answer.hits, answer.passes))
+        answers.append((answer.fresh, answer.flags, whole))
     np.testing.assert_allclose(answers[0][0], answers[1][0], rtol=1e-5, atol=1e-3)
     for one, other in zip(answers[0][1:], answers[1][1:], strict=True):
         np.testing.assert_array_equal(one, other)
-
-
-def test_a_full_cell_is_halved_and_goes_on() -> None:
-    """One surfel at the anchor seen 600 times: never over the top, and passes fade with every halving."""
-    m = SurfelMap(_VOXEL, EvidenceConfig())
-    m.columns["normal"][0], m.columns["count"][0], m.columns["weight"][0] = (0, 0, 127), 1, 1e6
-    atlas = Atlas(_RADIUS, _SCALE, 12)
-    atlas.columns["anchor"][0] = 0.5 * _VOXEL
-    insert_chart(0, atlas.columns["anchor"], _SCALE, atlas.grid)
-    atlas.appended(1, 0)
-    atlas.face(np.array([0]), np.array([[0.0, 0.0, 1.0]]))
-    votes = (atlas.capacity, SUPPORT_CELLS, SUPPORT_CELLS)
-    s = _Scene(m, atlas, np.ones(1), np.zeros(votes, np.uint8), np.full(votes, 200, np.uint8))
-    # Up to 120; then 61 to 120 again and again, with passes halved each time until none is left.
-    counts = []
-    for _ in range(601):
-        answer = _survey(s, np.zeros(1, np.int64))
-        s = _Scene(m, atlas, s.gained, answer.hits, answer.passes)
-        counts.append((int(answer.hits[0, 8, 8]), int(answer.passes[0, 8, 8])))
-    assert counts[MOST_VOTES - 1] == (MOST_VOTES, 200)
-    assert counts[MOST_VOTES] == (MOST_VOTES // 2 + 1, 100)
-    assert counts[600] == (MOST_VOTES // 2 + 1, 0)
-    assert max(counts)[0] == MOST_VOTES
-    assert s.hits.sum() == counts[600][0], "no other cell counts"
 
 
 def test_nothing_touched() -> None:
@@ -207,8 +165,6 @@ def test_nothing_touched() -> None:
     assert (answer.fresh == 1).all()
     assert not answer.flags.any()
     assert len(answer.covered) == 0
-    np.testing.assert_array_equal(answer.hits, s.hits)
-    np.testing.assert_array_equal(answer.passes, s.passes)
 
 
 @pytest.mark.parametrize("parts", [2, 3, 7])
@@ -217,5 +173,5 @@ def test_parts_make_the_whole(parts: int) -> None:
     s = _scene(5, 0.3, 300)
     touched = np.arange(900, dtype=np.int64)
     whole, together = _survey(s, touched), _survey(s, touched, parts)
-    for name in ("fresh", "flags", "covered", "hits", "passes"):
+    for name in ("fresh", "flags", "covered"):
         np.testing.assert_array_equal(getattr(together, name), getattr(whole, name))

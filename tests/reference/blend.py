@@ -31,7 +31,7 @@ def blend_at(
 
     ``charts`` = (anchor (K, 3), rotation (K, 3, 3), scale (K,), rasters (K, 33, 33, 3),
     support (K, 16, 16)); in id order, so sums do not depend on who asks. ``scratch`` is
-    (96, 7) float64. result = [distance_m, normal (3), support]. False where no chart reaches.
+    (96, 8) float64. result = [distance_m, normal (3), support]. False where no chart reaches.
     """
     anchor, rotation, scale, rasters, support = charts
     y = np.empty(3)
@@ -85,6 +85,7 @@ def blend_at(
         scratch[e, 4] = w * max(backed, _SUPPORT_FLOOR)
         scratch[e, 5] = w
         scratch[e, 6] = backed
+        scratch[e, 7] = support_at(np.where(support[c] > 0.0, 1.0, 0.0), out[0], out[1])
         # Distance to the foot, with a handicap where the foot is off its evidence.
         rank = d2 * s * s + (1.0 - min(backed, 1.0)) * 4.0 * band_m * band_m
         if rank < nearest:
@@ -93,7 +94,7 @@ def blend_at(
     if nearest_entry < 0:
         return False
     mx, my, mz = scratch[nearest_entry, 1], scratch[nearest_entry, 2], scratch[nearest_entry, 3]
-    weight = distance = plain = backed_sum = 0.0
+    weight = distance = plain = backed_sum = known = 0.0
     ax = ay = az = 0.0
     for e in range(entries):
         dot = scratch[e, 1] * mx + scratch[e, 2] * my + scratch[e, 3] * mz
@@ -107,6 +108,7 @@ def blend_at(
         az += w * scratch[e, 3]
         plain += scratch[e, 5]
         backed_sum += scratch[e, 5] * scratch[e, 6]
+        known += scratch[e, 5] * scratch[e, 7]
     if not (weight > 1e-12):
         return False
     length = np.sqrt(ax * ax + ay * ay + az * az)
@@ -116,5 +118,6 @@ def blend_at(
     result[1] = ax / length
     result[2] = ay / length
     result[3] = az / length
-    result[4] = backed_sum / max(plain, 1e-30)
+    # Half backed: half of those who looked saw it, and charts of 42 % of the weight were looked at here.
+    result[4] = min(backed_sum / max(known, 1e-30), known / (0.84 * max(plain, 1e-30)))
     return True

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from streamdgp.frames.view import SensorView
 from tests.reference.shapes import look_at
 
-__all__ = ["is_seen_through", "random_view"]
+__all__ = ["is_seen_through", "random_view", "votes"]
 
 Array = npt.NDArray[np.float64]
 
@@ -26,28 +26,53 @@ def _projected(view: SensorView, points_m: Array) -> tuple[Array, Array, Array]:
     return scale_u * across + offset_u, scale_v * down + offset_v, distance
 
 
-def _least(view: SensorView, u: float, v: float) -> float:
-    """The least return of the window x window pixels whose centres are nearest (u, v); 0: there is none."""
+def _returns(view: SensorView, u: float, v: float, window: int) -> list[float]:
+    """What the window x window pixels whose centres are nearest (u, v) returned."""
     height, width = view.seen_m.shape
-    half = 0.5 * view.window
+    half = 0.5 * window
     rows = [i for i in range(int(v - half) - 2, int(v + half) + 3) if -half < i - v <= half]
     columns = [j for j in range(int(u - half) - 2, int(u + half) + 3) if -half < j - u <= half]
-    assert len(rows) == len(columns) == view.window
+    assert len(rows) == len(columns) == window
     if view.is_pinhole:
         columns = [j for j in columns if 0 <= j < width]
     found = [view.seen_m[i, j % width] for i in rows if 0 <= i < height for j in columns]
-    return float(min((d for d in found if d > 0), default=0.0))
+    return [float(d) for d in found if d > 0]
 
 
-def is_seen_through(view: SensorView, points_m: Array, margin_m: float) -> npt.NDArray[np.bool_]:
-    """Whether all returns about a place (N, 3) lie behind it, by more than the margin and three sigma."""
+def _sigma_m(view: SensorView, distance_m: float) -> float:
+    a, b, c = view.noise
+    return a + b * (distance_m - c) ** 2
+
+
+def is_seen_through(
+    view: SensorView, points_m: Array, margin_m: float, *, window: int | None = None, sigmas: float = 3
+) -> npt.NDArray[np.bool_]:
+    """Whether all returns about a place (N, 3) lie behind it, by more than the margin and so many sigma."""
     out = np.zeros(len(points_m), np.bool_)
     for k, (u, v, distance) in enumerate(zip(*_projected(view, points_m), strict=True)):
         if not (distance > 0 and np.isfinite(u) and np.isfinite(v) and max(abs(u), abs(v)) < 1e6):
             continue
-        least = _least(view, u, v)
-        a, b, c = view.noise
-        out[k] = least > 0 and distance < least - margin_m - 3 * (a + b * (least - c) ** 2)
+        found = _returns(view, u, v, window or view.window)
+        out[k] = bool(found) and distance < min(found) - margin_m - sigmas * _sigma_m(view, min(found))
+    return out
+
+
+def votes(view: SensorView, points_m: Array, facing: Array, margin_m: float) -> npt.NDArray[np.int64]:
+    """Of places (N, 3) whose normals meet their rays at such cosines (N,): 1 hit, -1 pass, 0 neither."""
+    out = np.zeros(len(points_m), np.int64)
+    for k, (u, v, distance) in enumerate(zip(*_projected(view, points_m), strict=True)):
+        in_sight = distance > 0 and np.isfinite(u) and np.isfinite(v) and max(abs(u), abs(v)) < 1e6
+        if not in_sight or facing[k] < 0.2:
+            continue
+        found = _returns(view, u, v, 1 if view.is_pinhole and facing[k] > 0.5 else 3)
+        if not found:
+            continue
+        reach = margin_m + _sigma_m(view, min(found))
+        cosine = max(facing[k], 0.7)
+        if min(abs(d - distance) for d in found) * cosine <= reach:
+            out[k] = 1
+        elif (min(found) - distance) * cosine > reach:
+            out[k] = -1
     return out
 
 

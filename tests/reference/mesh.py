@@ -65,3 +65,15 @@ def triangle_set(mesh: Mesh, digits: int = 6) -> set[tuple[tuple[float, ...], ..
         start = points.index(min(points))
         out.add(tuple(points[start:] + points[:start]))
     return out
+
+
+def border_vertices(mesh: Mesh) -> npt.NDArray[np.int64]:
+    """Numbers of the vertices on edges that only one triangle has."""
+    t = mesh.triangles
+    edges, count = np.unique(
+        np.sort(np.concatenate([t[:, [0, 1]], t[:, [1, 2]], t[:, [2, 0]]]), axis=1),
+        axis=0,
+        return_counts=True,
+    )
+    border: npt.NDArray[np.int64] = np.unique(edges[count == 1]).astype(np.int64)
+    return border
