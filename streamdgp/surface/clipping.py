@@ -52,7 +52,7 @@ def clip_triangles(vertices: Any, keys: Any, normals: Any, support: Any, triangl
                     a, b = b, a
                 name = a * first + b
                 if name not in table:
-                    table[name] = cuts
+                    table[name] = np.int64(cuts)
                     cut_from[cuts], cut_to[cuts] = a, b
                     cuts += 1
                 corner[n] = first + table[name]
