@@ -32,6 +32,7 @@ _LEAST_COS = 0.7
 _LIMB_COS = 0.5
 _LIMB_WINDOW = 3
 _SIGMAS = 1.0
+_BEFORE = 2.0 / 3.0
 # Support is shown anew when a cell's share crosses one of these levels.
 _LEVELS = 5.0
 _BULGE = 0.3
@@ -47,8 +48,13 @@ def _share(hits: int, passes: int) -> float:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _seen_at(seen: Any, u: float, v: float, window: int, d: float, wraps: bool) -> tuple[float, float]:
-    """Of the window x window pixels nearest (u, v): the least return (0: none), and the least gap to d."""
+def _seen_at(
+    seen: Any, u: float, v: float, window: int, d: float, before_m: float, wraps: bool
+) -> tuple[float, float]:
+    """Of the window x window pixels nearest (u, v): the least return (0: none), and the least gap to d.
+
+    Returns that lie farther than ``before_m`` in front of d tell nothing of what is at d.
+    """
     first = 0.5 * (window - 1)
     i0, j0 = int(np.floor(v - first + 0.5)), int(np.floor(u - first + 0.5))
     least, gap = 0.0, np.inf
@@ -58,7 +64,8 @@ def _seen_at(seen: Any, u: float, v: float, window: int, d: float, wraps: bool) 
                 continue
             there = float(seen[i, j % seen.shape[1]])
             if there > 0.0:
-                gap = min(gap, abs(there - d))
+                if there >= d - before_m:
+                    gap = min(gap, abs(there - d))
                 if least <= 0.0 or there < least:
                     least = there
     return least, gap
@@ -90,9 +97,10 @@ def count_votes(
 
     Charts ``begin`` to ``end`` are judged. Only cells that are surface, or were: elsewhere a chart runs on
     anywhere. A return within ``margin_m`` and a sigma of the cell, along the cell's normal, is a hit, one
-    farther behind a pass. support (charts, 16, 16) uint8. ``is_counted`` and ``shifts`` (charts,) uint8 are
-    set for charts with new votes, and for those whose support shows otherwise by them. A raster address
-    of 0 says that the chart is not fitted.
+    farther behind a pass; one farther in front than two thirds of the margin hides the cell. support
+    (charts, 16, 16) uint8. ``is_counted`` and ``shifts`` (charts,) uint8 are set for charts with new
+    votes, and for those whose support shows otherwise by them. A raster address of 0 says that the chart
+    is not fitted.
     """
     out = np.empty(2)
     for c in range(begin, end):
@@ -157,7 +165,7 @@ def count_votes(
                     continue
                 # Elsewhere the pixels around the very one would widen every edge by a pixel.
                 wide = 1 if is_pinhole and facing > _LIMB_COS else _LIMB_WINDOW
-                nearest, gap = _seen_at(seen, out[0], out[1], wide, d, not is_pinhole)
+                nearest, gap = _seen_at(seen, out[0], out[1], wide, d, _BEFORE * margin_m, not is_pinhole)
                 if not nearest > 0.0:
                     continue
                 reach_m = margin_m + _SIGMAS * (noise[0] + noise[1] * (nearest - noise[2]) ** 2)

@@ -69,7 +69,8 @@ def votes(view: SensorView, points_m: Array, facing: Array, margin_m: float) -> 
             continue
         reach = margin_m + _sigma_m(view, min(found))
         cosine = max(facing[k], 0.7)
-        if min(abs(d - distance) for d in found) * cosine <= reach:
+        gaps = [abs(d - distance) for d in found if d >= distance - margin_m * 2 / 3]
+        if min(gaps, default=np.inf) * cosine <= reach:
             out[k] = 1
         elif (min(found) - distance) * cosine > reach:
             out[k] = -1
