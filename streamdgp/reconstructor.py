@@ -22,6 +22,7 @@ from streamdgp.errors import StorageError
 from streamdgp.evidence.patches import DIRTY_CELLS, SUPPORT_CELLS, gather_patches, survey_touched
 from streamdgp.evidence.surfels import FREE_MARGIN_VOX, SurfelMap, TouchedSurfels
 from streamdgp.fitting.batches import fit_in_batches, map_batches, rasters_of
+from streamdgp.fitting.features import SharedFeatures
 from streamdgp.fitting.regimes import make_regime
 from streamdgp.fitting.types import Regime
 from streamdgp.frames.orient import OrientedPoints, orient
@@ -52,11 +53,17 @@ class _Patches:
 class _Map:
     """What exists once the scale of the scene is known: evidence, atlas, regime."""
 
-    def __init__(self, config: SceneConfig, device: torch.device, memory: ArrayMemory) -> None:
+    def __init__(
+        self,
+        config: SceneConfig,
+        device: torch.device,
+        memory: ArrayMemory,
+        features: SharedFeatures | None = None,
+    ) -> None:
         assert config.anchor_radius_m is not None
         assert config.evidence_voxel_m is not None
         self.config = config
-        self.regime: Regime = make_regime(config, device)
+        self.regime: Regime = make_regime(config, device, features)
         self.memory = memory
         self.evidence = SurfelMap(config.evidence_voxel_m, config.evidence, memory)
         self.scale_m = config.neighbourhood_ratio * config.anchor_radius_m
@@ -369,14 +376,21 @@ class Reconstructor:
         return self
 
     def _restored_map(self, state: AtlasState) -> _Map:
-        m = _Map(self.config, self.device, self._memory)
-        for name, values in m.regime.shared_arrays().items():
-            if not np.array_equal(values, state.arrays[name]):
+        m = _Map(self.config, self.device, self._memory, SharedFeatures.stored(state.arrays))
+        # The random layers are the seed's on every processor; what combines them is not, see SharedFeatures.
+        for name, values in make_regime(self.config, self.device).shared_arrays().items():
+            if name in ("shared_w1", "shared_w2") and not np.array_equal(values, state.arrays.get(name, ())):
                 raise StorageError(
                     f"shared weights {name!r} as the seed gives them",
                     "different values",
                     "Another version of the random features wrote the atlas; reconstruct it from its log.",
                 )
+        if m.regime.parameter_count != state.tables["charts"]["parameters"].shape[1]:
+            raise StorageError(
+                f"charts of {m.regime.parameter_count} weights, as the shared ones and the configuration say",
+                f"{state.tables['charts']['parameters'].shape[1]}",
+                "Another version wrote the atlas; reconstruct it from its log.",
+            )
         m.evidence = SurfelMap.restore(
             m.evidence.voxel_size_m,
             self.config.evidence,

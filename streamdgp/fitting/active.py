@@ -20,6 +20,7 @@ from torch import Tensor
 from streamdgp.config import FitConfig
 from streamdgp.errors import InvalidConfigError
 from streamdgp.fitting._projection import foot_points, robust_weights, weighted_rms
+from streamdgp.fitting.features import SharedFeatures
 from streamdgp.fitting.lazy import LazyRegime
 from streamdgp.fitting.raster import RASTER, raster_lattice
 from streamdgp.fitting.ridge import solve_ridge, solve_ridge_reml
@@ -116,9 +117,10 @@ class ActiveRegime:
         device: torch.device | str = "cpu",
         lazy: LazyRegime | None = None,
         schedule: ActiveConfig | None = None,
+        features: SharedFeatures | None = None,
     ) -> None:
         self.device = torch.device(device)
-        self.lazy = lazy or LazyRegime(_with_own_layers(config or FitConfig()), seed, device)
+        self.lazy = lazy or LazyRegime(_with_own_layers(config or FitConfig()), seed, device, features)
         self.schedule = schedule or ActiveConfig()
         width = self.lazy.features.w1.shape[1]
         self.spec = NetworkSpec((width, width))

@@ -9,10 +9,15 @@ determine are dropped.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
+
+from streamdgp.errors import StorageError
 
 __all__ = ["SharedFeatures", "draw_features"]
 
@@ -33,6 +38,32 @@ class SharedFeatures:
     @property
     def count(self) -> int:
         return int(self.penalty.numel())
+
+    @classmethod
+    def stored(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> SharedFeatures | None:
+        """Features as an atlas keeps them; None for a regime that shares nothing.
+
+        The seed gives them anew, but not to the bit on every processor: eigenvectors take other signs.
+
+        Raises
+        ------
+        StorageError
+            They do not fit together, or are not finite.
+        """
+        names = ("w1", "w2", "mix", "penalty")
+        if not any(f"shared_{name}" in arrays for name in names):
+            return None
+        found = {name: np.asarray(arrays.get(f"shared_{name}", ()), np.float32) for name in names}
+        width, count = found["w1"].shape[-1], found["penalty"].size
+        want = {"w1": (3, width), "w2": (width + 1, width), "mix": (width + 3, count), "penalty": (count,)}
+        for name, values in found.items():
+            if values.shape != want[name] or not values.size or not np.isfinite(values).all():
+                raise StorageError(
+                    f"finite shared weights 'shared_{name}' of shape {want[name]}",
+                    f"{values.shape}",
+                    "Check the scene's files; reconstruct it from its log.",
+                )
+        return cls(**{name: torch.from_numpy(values.copy()) for name, values in found.items()})
 
     def __call__(self, v: torch.Tensor) -> torch.Tensor:
         """Design rows [v, 1, psi(v)]: (..., 2) -> (..., 3 + m)."""

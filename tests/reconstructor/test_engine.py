@@ -122,6 +122,29 @@ def test_states_that_do_not_fit_are_refused(frames: list[Frame]) -> None:
         Reconstructor.restore(replace(state, arrays=arrays))
 
 
+def test_features_of_another_processor_are_taken_as_they_are_stored(frames: list[Frame]) -> None:
+    """Eigenvectors have the sign that a processor gives them; with the weights of the charts they are one."""
+    r = _run(frames[:3])
+    state = _state(r.changes())
+    turned = np.where(np.arange(len(state.arrays["shared_penalty"])) % 3 == 0, -1, 1)
+    arrays = {**state.arrays, "shared_mix": (state.arrays["shared_mix"] * turned).astype(np.float32)}
+    charts = dict(state.tables["charts"])
+    weights = charts["parameters"].reshape(len(charts["anchor"]), -1, 3).copy()
+    weights[:, 3:] *= turned[:, None].astype(np.float16)
+    charts["parameters"] = weights.reshape(len(weights), -1)
+    again = Reconstructor.restore(replace(state, arrays=arrays, tables={**state.tables, "charts": charts}))
+    _assert_same_surface(again, r)
+    again.integrate(frames[3])
+    r.integrate(frames[3])
+    _assert_same_surface(again, r)
+
+
+def _assert_same_surface(a: Reconstructor, b: Reconstructor) -> None:
+    one, other = _mesh(a), _mesh(b)
+    assert len(one.vertices) == len(other.vertices)
+    np.testing.assert_allclose(one.vertices, other.vertices, atol=1e-4 * VOXEL_M)
+
+
 def test_changes_name_every_row_that_changed(frames: list[Frame]) -> None:
     """A store that copies only the named rows ends with the same tables."""
     r = Reconstructor(_CONFIG)
