@@ -53,17 +53,11 @@ class _Patches:
 class _Map:
     """What exists once the scale of the scene is known: evidence, atlas, regime."""
 
-    def __init__(
-        self,
-        config: SceneConfig,
-        device: torch.device,
-        memory: ArrayMemory,
-        features: SharedFeatures | None = None,
-    ) -> None:
+    def __init__(self, config: SceneConfig, device: torch.device, memory: ArrayMemory) -> None:
         assert config.anchor_radius_m is not None
         assert config.evidence_voxel_m is not None
         self.config = config
-        self.regime: Regime = make_regime(config, device, features)
+        self.regime: Regime = make_regime(config, device)
         self.memory = memory
         self.evidence = SurfelMap(config.evidence_voxel_m, config.evidence, memory)
         self.scale_m = config.neighbourhood_ratio * config.anchor_radius_m
@@ -376,15 +370,10 @@ class Reconstructor:
         return self
 
     def _restored_map(self, state: AtlasState) -> _Map:
-        m = _Map(self.config, self.device, self._memory, SharedFeatures.stored(state.arrays))
-        # The random layers are the seed's on every processor; what combines them is not, see SharedFeatures.
-        for name, values in make_regime(self.config, self.device).shared_arrays().items():
-            if name in ("shared_w1", "shared_w2") and not np.array_equal(values, state.arrays.get(name, ())):
-                raise StorageError(
-                    f"shared weights {name!r} as the seed gives them",
-                    "different values",
-                    "Another version of the random features wrote the atlas; reconstruct it from its log.",
-                )
+        m = _Map(self.config, self.device, self._memory)
+        drawn = m.regime.shared_arrays()
+        if any(not np.array_equal(values, state.arrays.get(name, ())) for name, values in drawn.items()):
+            m.regime = make_regime(self.config, self.device, SharedFeatures.stored(state.arrays, drawn))
         if m.regime.parameter_count != state.tables["charts"]["parameters"].shape[1]:
             raise StorageError(
                 f"charts of {m.regime.parameter_count} weights, as the shared ones and the configuration say",

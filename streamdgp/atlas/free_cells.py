@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from streamdgp.evidence.free_space import extent, is_hidden, passes_at, project
+from streamdgp.evidence.free_space import extent, is_hidden, least_and_gap, passes_at, project
 from streamdgp.evidence.patches import SUPPORT_CELLS
 from streamdgp.fitting.pointers import raster_at
 
@@ -32,6 +32,7 @@ _LEAST_COS = 0.7
 _LIMB_COS = 0.5
 _LIMB_WINDOW = 3
 _SIGMAS = 1.0
+# What ends farther in front of a cell, as a share of the margin, says nothing of it.
 _BEFORE = 2.0 / 3.0
 # Support is shown anew when a cell's share crosses one of these levels.
 _LEVELS = 5.0
@@ -45,30 +46,6 @@ def _share(hits: int, passes: int) -> float:
     """Hits among hits and passes; one judgement alone opens no hole."""
     against = PASS_WEIGHT * max(passes - DOUBTED_PASSES, 0)
     return hits / (hits + against) if against > 0.0 else 1.0
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _seen_at(
-    seen: Any, u: float, v: float, window: int, d: float, before_m: float, wraps: bool
-) -> tuple[float, float]:
-    """Of the window x window pixels nearest (u, v): the least return (0: none), and the least gap to d.
-
-    Returns that lie farther than ``before_m`` in front of d tell nothing of what is at d.
-    """
-    first = 0.5 * (window - 1)
-    i0, j0 = int(np.floor(v - first + 0.5)), int(np.floor(u - first + 0.5))
-    least, gap = 0.0, np.inf
-    for i in range(i0, i0 + window):
-        for j in range(j0, j0 + window):
-            if i < 0 or i >= seen.shape[0] or (not wraps and (j < 0 or j >= seen.shape[1])):
-                continue
-            there = float(seen[i, j % seen.shape[1]])
-            if there > 0.0:
-                if there >= d - before_m:
-                    gap = min(gap, abs(there - d))
-                if least <= 0.0 or there < least:
-                    least = there
-    return least, gap
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -165,7 +142,9 @@ def count_votes(
                     continue
                 # Elsewhere the pixels around the very one would widen every edge by a pixel.
                 wide = 1 if is_pinhole and facing > _LIMB_COS else _LIMB_WINDOW
-                nearest, gap = _seen_at(seen, out[0], out[1], wide, d, _BEFORE * margin_m, not is_pinhole)
+                nearest, gap = least_and_gap(
+                    seen, out[0], out[1], wide, not is_pinhole, d, _BEFORE * margin_m
+                )
                 if not nearest > 0.0:
                     continue
                 reach_m = margin_m + _SIGMAS * (noise[0] + noise[1] * (nearest - noise[2]) ** 2)

@@ -14,7 +14,7 @@ from streamdgp.parts import in_parts
 __all__ = ["closed_cells", "support_masks"]
 
 _CLOSING_CELLS = 2
-# One judgement alone opens no hole.
+# Two passes alone open no hole.
 _MOST_PASSES_OF_FILLED = 2
 _PAD = _CLOSING_CELLS + 1
 # Charts, some microseconds each.
@@ -24,12 +24,15 @@ _LEAST_PART = 200
 def support_masks(hits: npt.NDArray[Any], passes: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     """How far the cells are surface, (C, 16, 16) in 255ths, from hits and passes per cell.
 
-    A sparse first view leaves cells between samples empty; closing by two cells fills them without
-    moving the outer boundary, but for cells that rays passed through.
+    A cell that was looked at is at least 1: 0 says that nothing is known of it. A sparse first view leaves
+    cells between samples empty; closing by two cells fills them without moving the outer boundary, but
+    for cells that rays passed through.
     """
     against = PASS_WEIGHT * np.maximum(passes.astype(np.int16) - DOUBTED_PASSES, 0)
     share = hits / np.maximum(hits + against, 1e-9)
-    masks: npt.NDArray[np.uint8] = np.maximum(np.rint(255 * share), hits + passes > 0).astype(np.uint8)
+    masks: npt.NDArray[np.uint8] = np.maximum(np.rint(255 * share), (hits > 0) | (passes > 0)).astype(
+        np.uint8
+    )
     masks[closed_cells(hits > 0) & (hits == 0) & (passes <= _MOST_PASSES_OF_FILLED)] = 255
     return masks
 

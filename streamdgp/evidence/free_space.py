@@ -19,11 +19,11 @@ from streamdgp.evidence.kernels import find_block
 from streamdgp.evidence.precision import OFFSET_STEP_VOX, rounded_weight
 
 __all__ = [
-    "JUDGED_EVERY",
     "carve",
     "extent",
     "farthest_per_tile",
     "is_hidden",
+    "least_and_gap",
     "least_around",
     "passes_at",
     "project",
@@ -36,8 +36,11 @@ _SHARE_PER_JUDGEMENT = 0.04
 # Passes are not counted any further: what comes later into free space must be able to appear.
 _MOST_PASSES = 120
 _BEHIND = -1.0
-JUDGED_EVERY = 2
-"""A block or chart is judged in every second frame, and then for two: half the cost."""
+# A block is judged in every second frame, and then for two: half the cost.
+_JUDGED_EVERY = 2
+# Cells of two voxels are coarse: all pixels about them must agree.
+_CELL_WINDOW = 3
+_CELL_SIGMAS = 1.0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -71,20 +74,32 @@ def farthest_per_tile(seen: Any) -> Any:
 @njit(cache=True, nogil=True, error_model="numpy")
 def least_around(seen: Any, u: float, v: float, window: int, wraps: bool) -> float:
     """The least return of the window x window pixels nearest (u, v); 0 where there is none."""
+    least: float = least_and_gap(seen, u, v, window, wraps, 0.0, 0.0)[0]
+    return least
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def least_and_gap(
+    seen: Any, u: float, v: float, window: int, wraps: bool, d: float, before_m: float
+) -> tuple[float, float]:
+    """Of the window x window pixels nearest (u, v): the least return (0: none), and the least gap to d.
+
+    For the gap, returns farther than ``before_m`` in front of d do not count: they tell nothing of d.
+    """
     first = 0.5 * (window - 1)
     i0, j0 = int(np.floor(v - first + 0.5)), int(np.floor(u - first + 0.5))
-    least = np.float32(0.0)
+    least, gap = 0.0, np.inf
     for i in range(i0, i0 + window):
         for j in range(j0, j0 + window):
-            if wraps:
-                if i < 0 or i >= seen.shape[0]:
-                    continue
-            elif i < 0 or j < 0 or i >= seen.shape[0] or j >= seen.shape[1]:
+            if i < 0 or i >= seen.shape[0] or (not wraps and (j < 0 or j >= seen.shape[1])):
                 continue
-            d = seen[i, j % seen.shape[1]]
-            if d > 0.0 and (least <= 0.0 or d < least):
-                least = d
-    return float(least)
+            there = float(seen[i, j % seen.shape[1]])
+            if there > 0.0:
+                if there >= d - before_m:
+                    gap = min(gap, abs(there - d))
+                if least <= 0.0 or there < least:
+                    least = there
+    return least, gap
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -132,19 +147,6 @@ def extent(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _is_occupied(cells: Any, k: int, weight: Any) -> bool:
-    """Whether one of the eight voxels of cell k of a block holds evidence."""
-    corner = 2 * (k >> 4) * 64 + 2 * (k >> 2 & 3) * 8 + 2 * (k & 3)
-    for i in range(2):
-        for j in range(2):
-            for m in range(2):
-                s = cells[corner + 64 * i + 8 * j + m]
-                if s >= 0 and weight[s] > 0.0:
-                    return True
-    return False
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
 def carve(
     begin: int,
     end: int,
@@ -188,7 +190,7 @@ def carve(
     edge = 8 * voxel_m
     reach = 0.87 * edge
     lost = 0
-    for b in range(begin + (begin + frame) % JUDGED_EVERY, end, JUDGED_EVERY):
+    for b in range(begin + (begin + frame) % _JUDGED_EVERY, end, _JUDGED_EVERY):
         x = (block_keys[b, 0] + 0.5) * edge - origin[0]
         y = (block_keys[b, 1] + 0.5) * edge - origin[1]
         z = (block_keys[b, 2] + 0.5) * edge - origin[2]
@@ -222,10 +224,10 @@ def carve(
             d = project(xs, ys, zs, is_pinhole, camera, out)
             if d > 0.0:
                 # A cell that holds a surface is not free because a ray passes beside its limb.
-                least = least_around(seen, out[0], out[1], 3, not is_pinhole)
+                least = least_around(seen, out[0], out[1], _CELL_WINDOW, not is_pinhole)
                 sigma = noise[0] + noise[1] * (least - noise[2]) ** 2
-                if least > 0.0 and d < least - margin_m - 1.0 * sigma:
-                    passes[b, k] = min(passes[b, k] + JUDGED_EVERY, _MOST_PASSES)
+                if least > 0.0 and d < least - margin_m - _CELL_SIGMAS * sigma:
+                    passes[b, k] = min(passes[b, k] + _JUDGED_EVERY, _MOST_PASSES)
                     is_changed[b] = 1
         for k in range(512):
             s = cells[b, k]
@@ -250,7 +252,7 @@ def carve(
                             length = np.sqrt((x * x + y * y + z * z) * (nx * nx + ny * ny + nz * nz))
                             # Along a grazing ray a small error of the pose is a long way.
                             if facing > _LEAST_INCIDENCE * length:
-                                streak[s] = min(streak[s] + JUDGED_EVERY, 250)
+                                streak[s] = min(streak[s] + _JUDGED_EVERY, 250)
                                 share = min(_SHARE_PER_JUDGEMENT * streak[s], 1.0)
                                 taken = int(share * count[s]) + 1
                     if taken > 0:

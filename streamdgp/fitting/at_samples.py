@@ -75,57 +75,40 @@ def points_at(rows: Any, parameters: torch.Tensor) -> torch.Tensor:
     """phi (C, n, 3) of charts (C, P) at the samples with features ``rows`` (k, n)."""
     stored = np.ascontiguousarray(parameters.numpy()).reshape(len(parameters), -1, 3)
     out = np.empty((len(parameters), rows.shape[1], 3), np.float32)
-    _evaluate(rows, stored, out)
+    _combine(rows, stored, out)
     return torch.from_numpy(out)
 
 
 def regressed_charts(operator: Any, targets: torch.Tensor) -> torch.Tensor:
     """Coefficients (C, k, 3) from targets (C, n, 3) at the samples; operator (n, k)."""
     out = np.empty((len(targets), operator.shape[1], 3), np.float32)
-    _regress(operator, np.ascontiguousarray(targets.numpy()), out)
+    _combine(operator, np.ascontiguousarray(targets.numpy()), out)
     return torch.from_numpy(out)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _at_samples(rows: Any, coefficients: Any, values: Any) -> None:
-    """values (3, n) = rows (k, n) by coefficients (k, 3), feature after feature."""
-    n = rows.shape[1]
-    x, y, z = values[0], values[1], values[2]
-    for p in range(n):
+def _combined(rows: Any, weights: Any, out: Any) -> None:
+    """out (3, m) = weights (k, 3) transposed by rows (k, m), one row after another."""
+    m = rows.shape[1]
+    x, y, z = out[0], out[1], out[2]
+    for p in range(m):
         x[p] = y[p] = z[p] = np.float32(0.0)
     for f in range(rows.shape[0]):
-        psi = rows[f]
-        c0, c1, c2 = coefficients[f, 0], coefficients[f, 1], coefficients[f, 2]
-        for p in range(n):
-            x[p] += c0 * psi[p]
-            y[p] += c1 * psi[p]
-            z[p] += c2 * psi[p]
+        row = rows[f]
+        w0, w1, w2 = weights[f, 0], weights[f, 1], weights[f, 2]
+        for p in range(m):
+            x[p] += w0 * row[p]
+            y[p] += w1 * row[p]
+            z[p] += w2 * row[p]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _from_samples(operator: Any, values: Any, coefficients: Any) -> None:
-    """coefficients (3, k) = values (3, n) by operator (n, k), sample after sample."""
-    k = operator.shape[1]
-    x, y, z = coefficients[0], coefficients[1], coefficients[2]
-    for f in range(k):
-        x[f] = y[f] = z[f] = np.float32(0.0)
-    for p in range(operator.shape[0]):
-        weight = operator[p]
-        v0, v1, v2 = values[0, p], values[1, p], values[2, p]
-        for f in range(k):
-            x[f] += v0 * weight[f]
-            y[f] += v1 * weight[f]
-            z[f] += v2 * weight[f]
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _evaluate(rows: Any, charts: Any, out: Any) -> None:
-    """phi of charts (C, k, 3) at the samples, out (C, n, 3)."""
-    n = rows.shape[1]
-    values = np.empty((3, n), np.float32)
-    for c in range(charts.shape[0]):
-        _at_samples(rows, charts[c], values)
-        for p in range(n):
+def _combine(rows: Any, weights: Any, out: Any) -> None:
+    """out (C, m, 3) from rows (k, m), weights (C, k, 3): points at samples, or coefficients from targets."""
+    values = np.empty((3, rows.shape[1]), np.float32)
+    for c in range(weights.shape[0]):
+        _combined(rows, weights[c], values)
+        for p in range(rows.shape[1]):
             for k in range(3):
                 out[c, p, k] = values[k, p]
 
@@ -134,31 +117,17 @@ def _evaluate(rows: Any, charts: Any, out: Any) -> None:
 def _move(rows: Any, operator: Any, charts: Any, targets: Any, out: Any) -> None:
     """Charts (C, k, 3) and what their change towards targets (C, n, 3) is regressed to; out (C, k, 3)."""
     n, features = rows.shape[1], rows.shape[0]
-    values, change = np.empty((3, n), np.float32), np.empty((3, features), np.float32)
+    values, change = np.empty((3, n), np.float32), np.empty((n, 3), np.float32)
+    found = np.empty((3, features), np.float32)
     for c in range(charts.shape[0]):
-        _at_samples(rows, charts[c], values)
+        _combined(rows, charts[c], values)
         for p in range(n):
             for k in range(3):
-                values[k, p] = targets[c, p, k] - values[k, p]
-        _from_samples(operator, values, change)
+                change[p, k] = targets[c, p, k] - values[k, p]
+        _combined(operator, change, found)
         for f in range(features):
             for k in range(3):
-                out[c, f, k] = charts[c, f, k] + change[k, f]
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _regress(operator: Any, targets: Any, out: Any) -> None:
-    """Coefficients out (C, k, 3) from targets (C, n, 3)."""
-    n, features = operator.shape
-    values, found = np.empty((3, n), np.float32), np.empty((3, features), np.float32)
-    for c in range(targets.shape[0]):
-        for p in range(n):
-            for k in range(3):
-                values[k, p] = targets[c, p, k]
-        _from_samples(operator, values, found)
-        for f in range(features):
-            for k in range(3):
-                out[c, f, k] = found[k, f]
+                out[c, f, k] = charts[c, f, k] + found[k, f]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -21,6 +21,8 @@ from streamdgp.errors import StorageError
 
 __all__ = ["SharedFeatures", "draw_features"]
 
+_STORED = ("shared_w1", "shared_w2", "shared_mix", "shared_penalty")
+
 
 @dataclass(frozen=True)
 class SharedFeatures:
@@ -40,30 +42,38 @@ class SharedFeatures:
         return int(self.penalty.numel())
 
     @classmethod
-    def stored(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> SharedFeatures | None:
-        """Features as an atlas keeps them; None for a regime that shares nothing.
+    def stored(
+        cls, arrays: Mapping[str, npt.NDArray[Any]], drawn: Mapping[str, npt.NDArray[Any]]
+    ) -> SharedFeatures:
+        """Features as an atlas keeps them, though its seed gives others here (``drawn``).
 
-        The seed gives them anew, but not to the bit on every processor: eigenvectors take other signs.
+        The random layers are the seed's but for rounding; how they are combined is up to the processor:
+        eigenvectors take other signs.
 
         Raises
         ------
         StorageError
-            They do not fit together, or are not finite.
+            They are not of this seed, do not fit together, or are not finite.
         """
-        names = ("w1", "w2", "mix", "penalty")
-        if not any(f"shared_{name}" in arrays for name in names):
-            return None
-        found = {name: np.asarray(arrays.get(f"shared_{name}", ()), np.float32) for name in names}
-        width, count = found["w1"].shape[-1], found["penalty"].size
-        want = {"w1": (3, width), "w2": (width + 1, width), "mix": (width + 3, count), "penalty": (count,)}
-        for name, values in found.items():
-            if values.shape != want[name] or not values.size or not np.isfinite(values).all():
+        width = drawn["shared_w1"].shape[1]
+        found = {name: np.asarray(arrays.get(name, ()), np.float32) for name in _STORED}
+        for name in _STORED[:2]:
+            values = drawn[name]
+            if found[name].shape != values.shape or not np.allclose(found[name], values, 1e-4, 1e-5):
                 raise StorageError(
-                    f"finite shared weights 'shared_{name}' of shape {want[name]}",
-                    f"{values.shape}",
+                    f"shared weights {name!r} as the seed gives them",
+                    "different values",
+                    "Another version of the random features wrote the atlas; reconstruct it from its log.",
+                )
+        count = found["shared_penalty"].size
+        for name, shape in (("shared_mix", (width + 3, count)), ("shared_penalty", (count,))):
+            if found[name].shape != shape or not count or not np.isfinite(found[name]).all():
+                raise StorageError(
+                    f"finite shared weights {name!r} of shape {shape}",
+                    f"{found[name].shape}",
                     "Check the scene's files; reconstruct it from its log.",
                 )
-        return cls(**{name: torch.from_numpy(values.copy()) for name, values in found.items()})
+        return cls(*(torch.from_numpy(found[name].copy()) for name in _STORED))
 
     def __call__(self, v: torch.Tensor) -> torch.Tensor:
         """Design rows [v, 1, psi(v)]: (..., 2) -> (..., 3 + m)."""

@@ -29,8 +29,6 @@ from streamdgp.fitting.raster import RASTER
 __all__ = ["blend_points", "in_chart", "is_near_chart", "support_at"]
 
 _SUPPORT_FLOOR = 1e-3
-# Charts that were looked at in a place must have this share of the weight for it to be half backed.
-_LEAST_KNOWN = 0.42
 _SAME_SHEET_COS = 0.35
 # Height above a chart is at most this many times the distance to it (60 degrees), plus lattice slack.
 _STEEPEST = 2.0
@@ -263,4 +261,4 @@ def blend_points(
         reached[p] = 1
         result[p, 0] = distance / total
         result[p, 1], result[p, 2], result[p, 3] = ax / length, ay / length, az / length
-        result[p, 4] = min(backed / max(known, 1e-30), known / (2.0 * _LEAST_KNOWN * max(plain, 1e-30)))
+        result[p, 4] = min(backed / max(known, 1e-30), known / max(plain, 1e-30))

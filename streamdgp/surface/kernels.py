@@ -181,7 +181,7 @@ def march(
                             v0 = corners[c0]
                             v1 = corners[c0 | (1 << axis)]
                             f = v0 / (v0 - v1)
-                            f = min(max(f, 0.001), 0.999)
+                            f = min(max(f, 0.005), 0.995)
                             vertices[index, 0] = (corner[0] + a + (f if axis == 0 else 0.0)) * step_m
                             vertices[index, 1] = (corner[1] + b + (f if axis == 1 else 0.0)) * step_m
                             vertices[index, 2] = (corner[2] + d + (f if axis == 2 else 0.0)) * step_m

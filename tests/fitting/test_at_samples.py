@@ -47,16 +47,6 @@ class _NoProducts(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.fixture(scope="module")
-def fast() -> LazyRegime:
-    return LazyRegime(seed=0)
-
-
-@pytest.fixture(scope="module")
-def slow() -> LazyRegime:
-    return LazyRegime(seed=0, reference=True)
-
-
 @pytest.fixture(autouse=True)
 def _settings() -> Iterator[None]:
     """What tests set for the process is undone."""

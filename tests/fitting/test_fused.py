@@ -74,16 +74,6 @@ def _patches(surface: str, case: _Case, seed: int = 0, charts: int = _CHARTS, ro
     return PatchBatch(torch.from_numpy(points), torch.from_numpy(weights), thickness)
 
 
-@pytest.fixture(scope="module")
-def fast() -> LazyRegime:
-    return LazyRegime(seed=0)
-
-
-@pytest.fixture(scope="module")
-def slow() -> LazyRegime:
-    return LazyRegime(seed=0, reference=True)
-
-
 def _start(slow: LazyRegime, surface: str, case: _Case, patches: PatchBatch, cold: bool) -> torch.Tensor:
     """One start for both: the transport of these patches, or charts fitted to other evidence."""
     if cold:

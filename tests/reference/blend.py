@@ -118,6 +118,6 @@ def blend_at(
     result[1] = ax / length
     result[2] = ay / length
     result[3] = az / length
-    # Half backed: half of those who looked saw it, and charts of 42 % of the weight were looked at here.
-    result[4] = min(backed_sum / max(known, 1e-30), known / (0.84 * max(plain, 1e-30)))
+    # Of those who looked, the share that saw it; of the charts' weight, the share that was looked at.
+    result[4] = min(backed_sum / max(known, 1e-30), known / max(plain, 1e-30))
     return True

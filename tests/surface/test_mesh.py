@@ -24,12 +24,9 @@ def test_a_noise_free_plane_is_exact() -> None:
     error_m = s.error_m()
     assert error_m.max() < 0.6 * step_m
     assert error_m.mean() < 0.15 * step_m
-    _, normals, area = area_normals(s.mesh)
+    _, normals, _ = area_normals(s.mesh)
     assert (s.mesh.normals @ s.shape.normal(np.zeros((1, 3)))[0]).min() > 1 - 1e-6
-    # A sliver of the border, a ten-thousandth of a triangle, turns by what float32 leaves of its height.
-    whole = area > 1e-3 * np.median(area)
-    assert whole.mean() > 0.98
-    assert (normals[whole] @ s.shape.normal(np.zeros((1, 3)))[0]).min() > 1 - 1e-5
+    assert (normals @ s.shape.normal(np.zeros((1, 3)))[0]).min() > 1 - 1e-5
 
 
 @pytest.mark.parametrize("name", _SMOOTH)
@@ -129,11 +126,11 @@ def test_a_thin_slab_keeps_two_sheets(noisy: bool) -> None:
         x, y = np.meshgrid(np.linspace(-0.17, 0.17, 60), np.linspace(-0.17, 0.17, 60))
         gap, _ = cKDTree(on_side[:, :2]).query(np.stack([x.ravel(), y.ravel()], 1))
         assert gap.max() < VOXEL_M, "a hole in one of the sheets"
-    # The border follows the evidence, whose voxels end up to half a voxel beyond the rim: .74 at most, and
-    # 1 in 100 of its vertices beyond .56. Half of them stand within .45 inside; the mesh once ended at -1.
-    assert s.error_m().max() < 0.8 * VOXEL_M
+    # Tips of the mesh may turn around the rim, by less than a voxel. The border follows the evidence, which
+    # noise takes past the rim: .68 is the farthest of 676 vertices. (It stood a voxel inside, and .6 held.)
+    assert s.error_m().max() < 0.7 * VOXEL_M
     beyond = np.abs(s.mesh.vertices[border_vertices(s.mesh)][:, :2]).max(1) - 0.2
-    assert np.quantile(beyond, 0.99) < 0.6 * VOXEL_M
+    assert np.quantile(beyond, 0.99) < 0.5 * VOXEL_M
     assert abs(np.median(beyond)) < 0.5 * VOXEL_M
 
 
