@@ -16,6 +16,7 @@ import torch
 
 from streamdgp.atlas.atlas import Atlas
 from streamdgp.atlas.changes import AtlasChanges, AtlasState, TableChange
+from streamdgp.atlas.support import followed_cells
 from streamdgp.config import SceneConfig
 from streamdgp.consistency.sweep import make_consistent
 from streamdgp.errors import StorageError
@@ -274,10 +275,15 @@ class Reconstructor:
         return patches
 
     def _is_cold(self, m: _Map, charts: npt.NDArray[np.int64], patches: _Patches) -> npt.NDArray[np.bool_]:
-        """New charts, and those whose seen area has doubled since they were fitted cold."""
+        """New charts, and those whose seen area has doubled since they were fitted cold, or last.
+
+        A chart that lost its evidence and finds some again knows nothing of it.
+        """
         a = m.atlas.columns
-        backed = (patches.mass > 0).sum(1)
-        cold: npt.NDArray[np.bool_] = (a["fits"][charts] == 0) | (backed >= 2 * a["backed_at_cold"][charts])
+        backed, before = (patches.mass > 0).sum(1), (a["fit_mass"][charts] > 0).sum(1)
+        cold: npt.NDArray[np.bool_] = (
+            (a["fits"][charts] == 0) | (backed >= 2 * a["backed_at_cold"][charts]) | (backed >= 2 * before)
+        )
         return cold
 
     def _fit(
@@ -305,7 +311,10 @@ class Reconstructor:
             m.atlas.store_weights(charts[group], fit.parameters, fit.rasters)
             m.atlas.columns["residual"][charts[group]] = fit.residual
             m.atlas.columns["ridge"][charts[group]] = fit.ridge
-        m.atlas.store_fit(charts, patches.observations, patches.mass, cold, frame_index, m.evidence)
+        followed = followed_cells(patches.points, patches.weights, m.atlas.rasters.addresses(charts))
+        m.atlas.store_fit(
+            charts, patches.observations * followed, patches.mass, cold, frame_index, m.evidence
+        )
 
     # --- commits ---------------------------------------------------------------------------------
 

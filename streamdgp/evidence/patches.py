@@ -9,6 +9,7 @@ from numba import njit
 
 from streamdgp.evidence.kernels import block_of, find_block
 from streamdgp.evidence.precision import NORMAL_STEP, OFFSET_STEP_VOX
+from streamdgp.evidence.sheets import ALL_LAYERS, BRIDGED_CELLS, follow_sheet
 
 __all__ = ["DIRTY_CELLS", "LEAST_NORMAL", "SUPPORT_CELLS", "gather_patches", "survey_touched"]
 
@@ -41,7 +42,8 @@ def gather_patches(
 
     Ball membership is decided by the voxel, not by the moving mean. Evidence is binned in columns
     of the tangent plane (16 x 16) split in 8 layers of height, so folds stay apart while the noise
-    of one sheet is averaged.
+    of one sheet is averaged. Only the sheet that passes the anchor is taken (``streamdgp.evidence.sheets``);
+    ``mass`` counts all the same, as ``survey_touched`` does.
 
     Outputs: points (K, N, 3) chart coordinates, weights (K, N) in chart units (1/sigma^2 * scale^2),
     support (K, 16, 16) observations per tangent cell, mass (K, 64) weight per dirty cell,
@@ -53,19 +55,15 @@ def gather_patches(
     capacity = points.shape[1]
     bins = np.full(SUPPORT_CELLS * SUPPORT_CELLS * _LAYERS, -1, np.int32)
     used = np.empty(capacity, np.int32)
-    moment = np.zeros((SUPPORT_CELLS * SUPPORT_CELLS, 4))
+    moment = np.empty((SUPPORT_CELLS * SUPPORT_CELLS, 4))
     spread = np.empty(SUPPORT_CELLS * SUPPORT_CELLS)
+    occupied, allowed = np.empty((2, SUPPORT_CELLS, SUPPORT_CELLS), np.uint16)
+    wide = SUPPORT_CELLS + 2 * BRIDGED_CELLS
+    grown, reached = np.empty((wide, wide), np.uint16), np.empty((wide, wide), np.uint16)
     reach_vox = scale_m / voxel_m
     reach2 = reach_vox * reach_vox
     for row in range(charts.shape[0]):
         c = charts[row]
-        rows = 0
-        open_cells = 0
-        for k in range(DIRTY_CELLS * DIRTY_CELLS):
-            mass[row, k] = 0.0
-        for a in range(SUPPORT_CELLS):
-            for b in range(SUPPORT_CELLS):
-                support[row, a, b] = 0.0
         ax, ay, az = anchor[c, 0] / voxel_m, anchor[c, 1] / voxel_m, anchor[c, 2] / voxel_m
         # Columns of the rotation are the tangents and the normal.
         tx, ty, tz = rotation[c, 0, 0], rotation[c, 1, 0], rotation[c, 2, 0]
@@ -74,89 +72,106 @@ def gather_patches(
         x0, x1 = int(np.floor(ax - reach_vox)), int(np.floor(ax + reach_vox))
         y0, y1 = int(np.floor(ay - reach_vox)), int(np.floor(ay + reach_vox))
         z0, z1 = int(np.floor(az - reach_vox)), int(np.floor(az + reach_vox))
-        for bx in range(block_of(x0), block_of(x1) + 1):
-            for by in range(block_of(y0), block_of(y1) + 1):
-                for bz in range(block_of(z0), block_of(z1) + 1):
-                    block = find_block(bx, by, bz, table, block_keys)
-                    if block < 0:
-                        continue
-                    for x in range(max(x0, bx * 8), min(x1, bx * 8 + 7) + 1):
-                        ex = x + 0.5 - ax
-                        for y in range(max(y0, by * 8), min(y1, by * 8 + 7) + 1):
-                            ey = y + 0.5 - ay
-                            for z in range(max(z0, bz * 8), min(z1, bz * 8 + 7) + 1):
-                                s = cells[block, ((x & 7) * 8 + (y & 7)) * 8 + (z & 7)]
-                                if s < 0:
-                                    continue
-                                ez = z + 0.5 - az
-                                if ex * ex + ey * ey + ez * ez > reach2:
-                                    continue
-                                while s >= 0:
-                                    sx, sy, sz = normal[s, 0], normal[s, 1], normal[s, 2]
-                                    length = np.sqrt(sx * sx + sy * sy + sz * sz)
-                                    dot = sx * nx + sy * ny + sz * nz
-                                    if dot > min_cos * length and weight[s] > 0.0:
-                                        dx = ex + OFFSET_STEP_VOX * offset[s, 0]
-                                        dy = ey + OFFSET_STEP_VOX * offset[s, 1]
-                                        dz = ez + OFFSET_STEP_VOX * offset[s, 2]
-                                        p0 = (dx * tx + dy * ty + dz * tz) / reach_vox
-                                        p1 = (dx * ux + dy * uy + dz * uz) / reach_vox
-                                        p2 = (dx * nx + dy * ny + dz * nz) / reach_vox
-                                        w = weight[s]
-                                        i = min(
-                                            max(int(np.floor((p0 + 1.0) * 0.5 * SUPPORT_CELLS)), 0),
-                                            SUPPORT_CELLS - 1,
-                                        )
-                                        j = min(
-                                            max(int(np.floor((p1 + 1.0) * 0.5 * SUPPORT_CELLS)), 0),
-                                            SUPPORT_CELLS - 1,
-                                        )
-                                        layer = min(max(int(np.floor(p2 * 4.0 + 0.5)) + 4, 0), _LAYERS - 1)
-                                        slot = (i * SUPPORT_CELLS + j) * _LAYERS + layer
-                                        support[row, i, j] += count[s]
-                                        cell = i * SUPPORT_CELLS + j
-                                        moment[cell, 0] += w
-                                        moment[cell, 1] += w * p2
-                                        moment[cell, 2] += w * p2 * p2
-                                        moment[cell, 3] += 1.0
-                                        mass[row, (i // 2) * DIRTY_CELLS + j // 2] += w
-                                        r = bins[slot]
-                                        if r < 0:
-                                            first = moment[cell, 3] == 1.0
-                                            open_cells += first
-                                            spare = capacity - rows - max(_DISK_CELLS - open_cells, 0)
-                                            if not first and spare <= 0:
-                                                for other in range(_LAYERS):
-                                                    if bins[cell * _LAYERS + other] >= 0:
-                                                        r = bins[cell * _LAYERS + other]
-                                        if r < 0 and rows < capacity:
-                                            r = rows
-                                            bins[slot] = r
-                                            used[r] = slot
-                                            rows += 1
-                                            points[row, r, 0] = 0.0
-                                            points[row, r, 1] = 0.0
-                                            points[row, r, 2] = 0.0
-                                            weights[row, r] = 0.0
-                                        if r >= 0:
-                                            total = weights[row, r] + w
-                                            f = w / total
-                                            points[row, r, 0] += f * (p0 - points[row, r, 0])
-                                            points[row, r, 1] += f * (p1 - points[row, r, 1])
-                                            points[row, r, 2] += f * (p2 - points[row, r, 2])
-                                            weights[row, r] = total
-                                    s = chain[s]
+        allowed[:] = ALL_LAYERS
+        for attempt in range(2):
+            rows = 0
+            open_cells = 0
+            mass[row] = 0.0
+            support[row] = 0.0
+            moment[:] = 0.0
+            occupied[:] = 0
+            for bx in range(block_of(x0), block_of(x1) + 1):
+                for by in range(block_of(y0), block_of(y1) + 1):
+                    for bz in range(block_of(z0), block_of(z1) + 1):
+                        block = find_block(bx, by, bz, table, block_keys)
+                        if block < 0:
+                            continue
+                        for x in range(max(x0, bx * 8), min(x1, bx * 8 + 7) + 1):
+                            ex = x + 0.5 - ax
+                            for y in range(max(y0, by * 8), min(y1, by * 8 + 7) + 1):
+                                ey = y + 0.5 - ay
+                                for z in range(max(z0, bz * 8), min(z1, bz * 8 + 7) + 1):
+                                    s = cells[block, ((x & 7) * 8 + (y & 7)) * 8 + (z & 7)]
+                                    if s < 0:
+                                        continue
+                                    ez = z + 0.5 - az
+                                    if ex * ex + ey * ey + ez * ez > reach2:
+                                        continue
+                                    while s >= 0:
+                                        sx, sy, sz = normal[s, 0], normal[s, 1], normal[s, 2]
+                                        length = np.sqrt(sx * sx + sy * sy + sz * sz)
+                                        dot = sx * nx + sy * ny + sz * nz
+                                        if dot > min_cos * length and weight[s] > 0.0:
+                                            dx = ex + OFFSET_STEP_VOX * offset[s, 0]
+                                            dy = ey + OFFSET_STEP_VOX * offset[s, 1]
+                                            dz = ez + OFFSET_STEP_VOX * offset[s, 2]
+                                            p0 = (dx * tx + dy * ty + dz * tz) / reach_vox
+                                            p1 = (dx * ux + dy * uy + dz * uz) / reach_vox
+                                            p2 = (dx * nx + dy * ny + dz * nz) / reach_vox
+                                            w = weight[s]
+                                            i = min(
+                                                max(int(np.floor((p0 + 1.0) * 0.5 * SUPPORT_CELLS)), 0),
+                                                SUPPORT_CELLS - 1,
+                                            )
+                                            j = min(
+                                                max(int(np.floor((p1 + 1.0) * 0.5 * SUPPORT_CELLS)), 0),
+                                                SUPPORT_CELLS - 1,
+                                            )
+                                            layer = min(
+                                                max(int(np.floor(p2 * 4.0 + 0.5)) + 4, 0), _LAYERS - 1
+                                            )
+                                            cell = i * SUPPORT_CELLS + j
+                                            mass[row, (i // 2) * DIRTY_CELLS + j // 2] += w
+                                            bit = np.uint16(1 << layer)
+                                            occupied[i, j] |= bit
+                                            if not allowed[i, j] & bit:
+                                                s = chain[s]
+                                                continue
+                                            slot = cell * _LAYERS + layer
+                                            support[row, i, j] += count[s]
+                                            moment[cell, 0] += w
+                                            moment[cell, 1] += w * p2
+                                            moment[cell, 2] += w * p2 * p2
+                                            moment[cell, 3] += 1.0
+                                            r = bins[slot]
+                                            if r < 0:
+                                                first = moment[cell, 3] == 1.0
+                                                open_cells += first
+                                                spare = capacity - rows - max(_DISK_CELLS - open_cells, 0)
+                                                if not first and spare <= 0:
+                                                    for other in range(_LAYERS):
+                                                        if bins[cell * _LAYERS + other] >= 0:
+                                                            r = bins[cell * _LAYERS + other]
+                                            if r < 0 and rows < capacity:
+                                                r = rows
+                                                bins[slot] = r
+                                                used[r] = slot
+                                                rows += 1
+                                                points[row, r, 0] = 0.0
+                                                points[row, r, 1] = 0.0
+                                                points[row, r, 2] = 0.0
+                                                weights[row, r] = 0.0
+                                            if r >= 0:
+                                                total = weights[row, r] + w
+                                                f = w / total
+                                                points[row, r, 0] += f * (p0 - points[row, r, 0])
+                                                points[row, r, 1] += f * (p1 - points[row, r, 1])
+                                                points[row, r, 2] += f * (p2 - points[row, r, 2])
+                                                weights[row, r] = total
+                                        s = chain[s]
+            for r in range(rows):
+                bins[used[r]] = -1
+            # Once more where another sheet passes through the ball, without it.
+            if attempt or not follow_sheet(occupied, _LAYERS, grown, reached, allowed):
+                break
         filled = 0
         for cell in range(moment.shape[0]):
             if moment[cell, 3] >= 3.0:
                 mean = moment[cell, 1] / moment[cell, 0]
                 spread[filled] = np.sqrt(max(moment[cell, 2] / moment[cell, 0] - mean * mean, 0.0))
                 filled += 1
-            for k in range(4):
-                moment[cell, k] = 0.0
         thickness[row] = np.median(spread[:filled]) if filled > 0 else 0.0
         for r in range(rows):
-            bins[used[r]] = -1
             weights[row, r] *= scale_m * scale_m
         for r in range(rows, capacity):
             points[row, r, 0] = 0.0

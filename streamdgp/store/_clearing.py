@@ -40,10 +40,19 @@ def clear_before(repository: icechunk.Repository, directory: Path, branch: str, 
     sync_filesystem(directory)
     _forget_snapshots(directory)
     reach("clear.collect")
-    summary = repository.garbage_collect(_ANY_TIME)
+    try:
+        freed = int(repository.garbage_collect(_ANY_TIME).bytes_deleted)
+    except icechunk.IcechunkError as error:
+        # It reads all that is kept before it deletes anything: a damaged revision stands in the way.
+        _LOGGER.error(
+            "what only revisions before %s in %s held cannot be deleted (%s). "
+            "Run streamdgp-server check --all-revisions",
+            *(oldest_id, directory, str(error).strip().splitlines()[0]),
+        )
+        freed = 0
     reach("clear.sync")
     sync_filesystem(directory)
-    return int(summary.bytes_deleted)
+    return freed
 
 
 def keep_snapshots(directory: Path, snapshots: Path) -> None:

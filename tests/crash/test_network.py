@@ -210,5 +210,6 @@ def test_a_server_that_is_killed_and_one_that_is_stopped(
             assert len(lost) == 2, said
             assert "shut" in lost[1]
             first, second = frame_numbers(said, "connected again, going on with frame")
-            assert 1 < first <= second <= FRAMES  # the second time perhaps nothing came through
+            # On a busy machine nothing may have been acknowledged the first time, nor come through since.
+            assert 1 <= first <= second <= FRAMES
             assert_complete(server, "restarted", mesh)

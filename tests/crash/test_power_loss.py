@@ -58,6 +58,7 @@ def lay_out(directory: Path, session: Path, cut: Cut, objects: Path | None) -> N
         shutil.copytree(objects, directory / "atlas", dirs_exist_ok=True)
 
 
+@pytest.mark.timeout(3600 if _IS_LONG else 300)
 def test_nothing_acknowledged_is_lost(
     recorded: tuple[Path, list[Cut], str], tmp_path: Path, crash_report: CrashReport
 ) -> None:

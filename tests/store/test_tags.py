@@ -176,6 +176,33 @@ def test_a_tagged_snapshot_that_clearing_left_empty_is_put_back(tmp_path: Path) 
         assert content(store, 2) == 2
 
 
+def test_a_damaged_revision_stands_in_the_way_of_clearing_and_of_nothing_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is kept must be read to know what may be deleted: nothing is then, and the store goes on."""
+    path = tmp_path / "atlas"
+    with closing(AtlasStore.create(path)) as store:
+        commit(store)
+        before = set((path / "icechunk" / "manifests").iterdir())
+        commit(store)
+        store.tag("old")
+        only_there = set((path / "icechunk" / "manifests").iterdir()) - before
+        for _ in range(4):
+            commit(store)
+    for manifest in only_there:
+        manifest.write_bytes(manifest.read_bytes()[:40])
+    with closing(AtlasStore.open(path)) as store:
+        commit(store)
+        assert store.drop_before(6) == 0
+        assert "cannot be deleted" in caplog.text
+        assert commit(store) == 8
+        assert numbers(store.revisions()) == [6, 7, 8]
+    with closing(AtlasStore.open(path)) as store:
+        assert [content(store, revision) for revision in (6, 7, 8)] == [6, 7, 8]
+        with pytest.raises(StorageError):
+            store.read(2)
+
+
 def test_objects_from_the_future_are_collected(tmp_path: Path) -> None:
     """Files written while the clock was ahead do not stay for ever."""
     path = tmp_path / "atlas"
