@@ -58,7 +58,7 @@ def _copy_corners(raster: Any, s: Any, count: int) -> None:
             s[_HIGH + k * MOST + r] = raster[corner + np.uint32(_ROW + k)]
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@njit(cache=True, nogil=True, fastmath=True, forceinline=True, error_model="numpy")
 def _step(s: Any, count: int) -> None:
     """One Gauss-Newton step of every row."""
     for r in range(count):
@@ -101,7 +101,7 @@ def _step(s: Any, count: int) -> None:
         s[FOOT + MOST + r] = min(max(s[FOOT + MOST + r] + s1 * shorter, -_LIMIT), _LIMIT)
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@njit(cache=True, nogil=True, fastmath=True, forceinline=True, error_model="numpy")
 def _look(s: Any, count: int) -> None:
     """phi and its derivatives at the feet."""
     for r in range(count):

@@ -5,6 +5,10 @@ that this is tested against), arranged so that everything of a chart stays in th
 features are looked up on the raster lattice (so the chart that is stored is exactly the one that was
 regressed), all inner products come from one Gram matrix of features and targets, the likelihood
 of every ridge comes from a tridiagonal form, and robust weights only subtract the few rows that they change.
+
+Helpers that may take sums apart (``fastmath``) are inlined by force. As functions of their own they exist
+twice, alone and in the stored kernel that calls them, each vectorised in its own way, and which of the two
+runs is up to what else a process compiled: its first run had other bits than all later ones.
 """
 
 from __future__ import annotations
@@ -39,7 +43,7 @@ STEEP_SHARE = 0.02
 """A chart with no more steep rows than this is a graph over its tangent plane."""
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@njit(cache=True, nogil=True, fastmath=True, forceinline=True, error_model="numpy")
 def _raster(lattice: Any, coefficients: Any, planes: Any, raster: Any) -> None:
     """phi on the lattice (3267,) from coefficients (3 + m, 3); ``planes`` (3, 1089) is scratch."""
     x, y, z = planes[0], planes[1], planes[2]
@@ -141,7 +145,7 @@ def _feet(
         feet[1, r] = f1 + thick * (points[r, 1] - f1)
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@njit(cache=True, nogil=True, fastmath=True, forceinline=True, error_model="numpy")
 def _design(
     table: Any, feet: Any, points: Any, weights: Any, total: float, count: int, rows: Any, affine: Any
 ) -> None:
@@ -200,7 +204,7 @@ def _design(
             rows[_AFFINE + f, r] = psi[f]
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@njit(cache=True, nogil=True, fastmath=True, forceinline=True, error_model="numpy")
 def _gram(rows: Any, count: int, gram: Any) -> None:
     """Lower triangle of rows rows^T; as many rows as a multiple of four, register-blocked 4 x 2.
 
@@ -232,7 +236,7 @@ def _gram(rows: Any, count: int, gram: Any) -> None:
             gram[i + 3, j + 1] = t3
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@njit(cache=True, nogil=True, fastmath=True, forceinline=True, error_model="numpy")
 def _choose_ridge(
     gram: Any, penalty: Any, used: int, gamma: float, floor: float, grid: Any, solution: Any
 ) -> float:
@@ -312,7 +316,7 @@ def _choose_ridge(
     return float(grid[best])
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@njit(cache=True, nogil=True, fastmath=True, forceinline=True, error_model="numpy")
 def _solve(gram: Any, share: float, penalty: Any, ridge: float, matrix: Any, solution: Any) -> None:
     """Ridge solution (3 + m, 3) for a given ridge; ``share`` of the weight is in the Gram matrix."""
     k = _AFFINE + len(penalty)
@@ -328,7 +332,7 @@ def _solve(gram: Any, share: float, penalty: Any, ridge: float, matrix: Any, sol
     substitute(matrix, solution, k)
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@njit(cache=True, nogil=True, fastmath=True, forceinline=True, error_model="numpy")
 def _misfit(rows: Any, solution: Any, total: float, count: int, z: Any, left: Any) -> None:
     """Standardised distances z = |y - phi(v)| sqrt(w) (N,) from the scaled rows."""
     k = solution.shape[0]
@@ -344,7 +348,7 @@ def _misfit(rows: Any, solution: Any, total: float, count: int, z: Any, left: An
         z[r] = root * np.sqrt(left[0, r] * left[0, r] + left[1, r] * left[1, r] + left[2, r] * left[2, r])
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@njit(cache=True, nogil=True, fastmath=True, forceinline=True, error_model="numpy")
 def _reweight(rows: Any, r: int, factor: float, gram: Any) -> None:
     """Take the share 1 - factor of row r out of the Gram matrix."""
     k = gram.shape[0]

@@ -26,7 +26,7 @@ def raster_lattice(device: torch.device | str = "cpu") -> torch.Tensor:
     return torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@njit(cache=True, nogil=True, fastmath=True, forceinline=True, error_model="numpy")
 def foot_on_raster(raster: Any, y: Any, v: Any, out: Any, steps: int) -> float:
     """Gauss-Newton foot point of ``y`` on a raster, from ``v``.
 

@@ -13,7 +13,7 @@ from numba import njit
 __all__ = ["cholesky", "reflect", "shifted_scores", "solve_shifted", "substitute", "tridiagonalise"]
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@njit(cache=True, nogil=True, fastmath=True, forceinline=True, error_model="numpy")
 def cholesky(a: Any, n: int) -> None:
     """In place, lower triangle."""
     for j in range(n):
@@ -29,7 +29,7 @@ def cholesky(a: Any, n: int) -> None:
             a[i, j] = t / root
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@njit(cache=True, nogil=True, fastmath=True, forceinline=True, error_model="numpy")
 def substitute(factor: Any, b: Any, n: int) -> None:
     """Solve L L^T x = b for b (n, 3), in place."""
     for i in range(n):
@@ -46,7 +46,7 @@ def substitute(factor: Any, b: Any, n: int) -> None:
             b[i, c] = s / factor[i, i]
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@njit(cache=True, nogil=True, fastmath=True, forceinline=True, error_model="numpy")
 def tridiagonalise(a: Any, b: Any, diagonal: Any, beside: Any, reflectors: Any) -> None:
     """Householder: a (n, n, full) = Q T Q^T and b (n, 3) becomes Q^T b; Q is kept in ``reflectors``.
 
@@ -98,7 +98,7 @@ def tridiagonalise(a: Any, b: Any, diagonal: Any, beside: Any, reflectors: Any) 
         diagonal[k] = a[k, k]
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@njit(cache=True, nogil=True, fastmath=True, forceinline=True, error_model="numpy")
 def reflect(u: Any, b: Any, begin: int) -> None:
     """b (n, 3) becomes (I - u u^T) b; u is zero before ``begin``."""
     s0 = s1 = s2 = 0.0
@@ -112,7 +112,7 @@ def reflect(u: Any, b: Any, begin: int) -> None:
         b[i, 2] -= s2 * u[i]
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@njit(cache=True, nogil=True, fastmath=True, forceinline=True, error_model="numpy")
 def solve_shifted(diagonal: Any, beside: Any, shift: float, b: Any, x: Any) -> None:
     """x = (T + shift)^-1 b by LDL^T, b and x (n, 3)."""
     n = len(diagonal)
@@ -137,7 +137,7 @@ def solve_shifted(diagonal: Any, beside: Any, shift: float, b: Any, x: Any) -> N
         x[i, 0], x[i, 1], x[i, 2] = x0, x1, x2
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@njit(cache=True, nogil=True, fastmath=True, forceinline=True, error_model="numpy")
 def shifted_scores(diagonal: Any, beside: Any, b: Any, shifts: Any, inner: Any, volume: Any) -> None:
     """b . (T + shift)^-1 b and log det (T + shift) for all shifts (G,), side by side.
 

@@ -29,7 +29,7 @@ _NOISE_VARIANCES = 1.2
 _NO_SPREAD = 1e30
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@njit(cache=True, nogil=True, fastmath=True, forceinline=True, error_model="numpy")
 def _window_normals(
     ranges: Any,
     rays: Any,
