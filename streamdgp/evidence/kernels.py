@@ -32,6 +32,7 @@ __all__ = [
     "into_voxels",
     "mark_blocks",
     "rehash",
+    "surfels_about",
 ]
 
 BLOCK = 8
@@ -87,6 +88,53 @@ def rehash(count: int, table: Any, keys: Any) -> None:
 def block_of(i: int) -> int:
     """Block coordinate of a voxel coordinate (floor division by 8)."""
     return i >> 3
+
+
+@njit(cache=True, nogil=True)
+def surfels_about(
+    x_vox: float,
+    y_vox: float,
+    z_vox: float,
+    reach_vox: float,
+    table: Any,
+    block_keys: Any,
+    cells: Any,
+    chain: Any,
+    found: Any,
+) -> int:
+    """Surfels whose voxel's centre lies within ``reach_vox`` of a point, in the order of the blocks.
+
+    Rows [number, x, y, z of the voxel] are put into ``found`` (N, 4), int32, as far as it goes. Returns how
+    many there are: where it is too short, call again with a longer one.
+    """
+    x0, x1 = int(np.floor(x_vox - reach_vox)), int(np.floor(x_vox + reach_vox))
+    y0, y1 = int(np.floor(y_vox - reach_vox)), int(np.floor(y_vox + reach_vox))
+    z0, z1 = int(np.floor(z_vox - reach_vox)), int(np.floor(z_vox + reach_vox))
+    count = 0
+    for bx in range(block_of(x0), block_of(x1) + 1):
+        for by in range(block_of(y0), block_of(y1) + 1):
+            for bz in range(block_of(z0), block_of(z1) + 1):
+                block = find_block(bx, by, bz, table, block_keys)
+                if block < 0:
+                    continue
+                for x in range(max(x0, bx * BLOCK), min(x1, bx * BLOCK + 7) + 1):
+                    ex = x + 0.5 - x_vox
+                    for y in range(max(y0, by * BLOCK), min(y1, by * BLOCK + 7) + 1):
+                        ey = y + 0.5 - y_vox
+                        for z in range(max(z0, bz * BLOCK), min(z1, bz * BLOCK + 7) + 1):
+                            s = cells[block, ((x & 7) * 8 + (y & 7)) * 8 + (z & 7)]
+                            if s < 0:
+                                continue
+                            ez = z + 0.5 - z_vox
+                            if ex * ex + ey * ey + ez * ez > reach_vox * reach_vox:
+                                continue
+                            while s >= 0:
+                                if count < found.shape[0]:
+                                    found[count, 0], found[count, 1] = s, x
+                                    found[count, 2], found[count, 3] = y, z
+                                count += 1
+                                s = chain[s]
+    return count
 
 
 @njit(cache=True, nogil=True)

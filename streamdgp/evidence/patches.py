@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from streamdgp.evidence.kernels import block_of, find_block
+from streamdgp.evidence.kernels import find_block, surfels_about
 from streamdgp.evidence.precision import NORMAL_STEP, OFFSET_STEP_VOX
 from streamdgp.evidence.sheets import ALL_LAYERS, BRIDGED_CELLS, follow_sheet
 
@@ -52,6 +52,7 @@ def gather_patches(
     sensor bias included, whatever the sensor model says.
     """
     table, block_keys, cells, chain, _, weight, offset, normal, count = surfels
+    about = np.empty((_MOST_NEAR, 4), np.int32)
     capacity = points.shape[1]
     bins = np.full(SUPPORT_CELLS * SUPPORT_CELLS * _LAYERS, -1, np.int32)
     used = np.empty(capacity, np.int32)
@@ -61,7 +62,6 @@ def gather_patches(
     wide = SUPPORT_CELLS + 2 * BRIDGED_CELLS
     grown, reached = np.empty((wide, wide), np.uint16), np.empty((wide, wide), np.uint16)
     reach_vox = scale_m / voxel_m
-    reach2 = reach_vox * reach_vox
     for row in range(charts.shape[0]):
         c = charts[row]
         ax, ay, az = anchor[c, 0] / voxel_m, anchor[c, 1] / voxel_m, anchor[c, 2] / voxel_m
@@ -69,9 +69,10 @@ def gather_patches(
         tx, ty, tz = rotation[c, 0, 0], rotation[c, 1, 0], rotation[c, 2, 0]
         ux, uy, uz = rotation[c, 0, 1], rotation[c, 1, 1], rotation[c, 2, 1]
         nx, ny, nz = rotation[c, 0, 2], rotation[c, 1, 2], rotation[c, 2, 2]
-        x0, x1 = int(np.floor(ax - reach_vox)), int(np.floor(ax + reach_vox))
-        y0, y1 = int(np.floor(ay - reach_vox)), int(np.floor(ay + reach_vox))
-        z0, z1 = int(np.floor(az - reach_vox)), int(np.floor(az + reach_vox))
+        near = surfels_about(ax, ay, az, reach_vox, table, block_keys, cells, chain, about)
+        if near > about.shape[0]:
+            about = np.empty((2 * near, 4), np.int32)
+            surfels_about(ax, ay, az, reach_vox, table, block_keys, cells, chain, about)
         allowed[:] = ALL_LAYERS
         for attempt in range(2):
             rows = 0
@@ -80,85 +81,65 @@ def gather_patches(
             support[row] = 0.0
             moment[:] = 0.0
             occupied[:] = 0
-            for bx in range(block_of(x0), block_of(x1) + 1):
-                for by in range(block_of(y0), block_of(y1) + 1):
-                    for bz in range(block_of(z0), block_of(z1) + 1):
-                        block = find_block(bx, by, bz, table, block_keys)
-                        if block < 0:
-                            continue
-                        for x in range(max(x0, bx * 8), min(x1, bx * 8 + 7) + 1):
-                            ex = x + 0.5 - ax
-                            for y in range(max(y0, by * 8), min(y1, by * 8 + 7) + 1):
-                                ey = y + 0.5 - ay
-                                for z in range(max(z0, bz * 8), min(z1, bz * 8 + 7) + 1):
-                                    s = cells[block, ((x & 7) * 8 + (y & 7)) * 8 + (z & 7)]
-                                    if s < 0:
-                                        continue
-                                    ez = z + 0.5 - az
-                                    if ex * ex + ey * ey + ez * ez > reach2:
-                                        continue
-                                    while s >= 0:
-                                        sx, sy, sz = normal[s, 0], normal[s, 1], normal[s, 2]
-                                        length = np.sqrt(sx * sx + sy * sy + sz * sz)
-                                        dot = sx * nx + sy * ny + sz * nz
-                                        if dot > min_cos * length and weight[s] > 0.0:
-                                            dx = ex + OFFSET_STEP_VOX * offset[s, 0]
-                                            dy = ey + OFFSET_STEP_VOX * offset[s, 1]
-                                            dz = ez + OFFSET_STEP_VOX * offset[s, 2]
-                                            p0 = (dx * tx + dy * ty + dz * tz) / reach_vox
-                                            p1 = (dx * ux + dy * uy + dz * uz) / reach_vox
-                                            p2 = (dx * nx + dy * ny + dz * nz) / reach_vox
-                                            w = weight[s]
-                                            i = min(
-                                                max(int(np.floor((p0 + 1.0) * 0.5 * SUPPORT_CELLS)), 0),
-                                                SUPPORT_CELLS - 1,
-                                            )
-                                            j = min(
-                                                max(int(np.floor((p1 + 1.0) * 0.5 * SUPPORT_CELLS)), 0),
-                                                SUPPORT_CELLS - 1,
-                                            )
-                                            layer = min(
-                                                max(int(np.floor(p2 * 4.0 + 0.5)) + 4, 0), _LAYERS - 1
-                                            )
-                                            cell = i * SUPPORT_CELLS + j
-                                            mass[row, (i // 2) * DIRTY_CELLS + j // 2] += w
-                                            bit = np.uint16(1 << layer)
-                                            occupied[i, j] |= bit
-                                            if not allowed[i, j] & bit:
-                                                s = chain[s]
-                                                continue
-                                            slot = cell * _LAYERS + layer
-                                            support[row, i, j] += count[s]
-                                            moment[cell, 0] += w
-                                            moment[cell, 1] += w * p2
-                                            moment[cell, 2] += w * p2 * p2
-                                            moment[cell, 3] += 1.0
-                                            r = bins[slot]
-                                            if r < 0:
-                                                first = moment[cell, 3] == 1.0
-                                                open_cells += first
-                                                spare = capacity - rows - max(_DISK_CELLS - open_cells, 0)
-                                                if not first and spare <= 0:
-                                                    for other in range(_LAYERS):
-                                                        if bins[cell * _LAYERS + other] >= 0:
-                                                            r = bins[cell * _LAYERS + other]
-                                            if r < 0 and rows < capacity:
-                                                r = rows
-                                                bins[slot] = r
-                                                used[r] = slot
-                                                rows += 1
-                                                points[row, r, 0] = 0.0
-                                                points[row, r, 1] = 0.0
-                                                points[row, r, 2] = 0.0
-                                                weights[row, r] = 0.0
-                                            if r >= 0:
-                                                total = weights[row, r] + w
-                                                f = w / total
-                                                points[row, r, 0] += f * (p0 - points[row, r, 0])
-                                                points[row, r, 1] += f * (p1 - points[row, r, 1])
-                                                points[row, r, 2] += f * (p2 - points[row, r, 2])
-                                                weights[row, r] = total
-                                        s = chain[s]
+            for entry in range(near):
+                s = about[entry, 0]
+                ex, ey, ez = (
+                    about[entry, 1] + 0.5 - ax,
+                    about[entry, 2] + 0.5 - ay,
+                    about[entry, 3] + 0.5 - az,
+                )
+                sx, sy, sz = normal[s, 0], normal[s, 1], normal[s, 2]
+                length = np.sqrt(sx * sx + sy * sy + sz * sz)
+                dot = sx * nx + sy * ny + sz * nz
+                if not (dot > min_cos * length and weight[s] > 0.0):
+                    continue
+                dx = ex + OFFSET_STEP_VOX * offset[s, 0]
+                dy = ey + OFFSET_STEP_VOX * offset[s, 1]
+                dz = ez + OFFSET_STEP_VOX * offset[s, 2]
+                p0 = (dx * tx + dy * ty + dz * tz) / reach_vox
+                p1 = (dx * ux + dy * uy + dz * uz) / reach_vox
+                p2 = (dx * nx + dy * ny + dz * nz) / reach_vox
+                w = weight[s]
+                i = min(max(int(np.floor((p0 + 1.0) * 0.5 * SUPPORT_CELLS)), 0), SUPPORT_CELLS - 1)
+                j = min(max(int(np.floor((p1 + 1.0) * 0.5 * SUPPORT_CELLS)), 0), SUPPORT_CELLS - 1)
+                layer = min(max(int(np.floor(p2 * 4.0 + 0.5)) + 4, 0), _LAYERS - 1)
+                mass[row, (i // 2) * DIRTY_CELLS + j // 2] += w
+                bit = np.uint16(1 << layer)
+                occupied[i, j] |= bit
+                if not allowed[i, j] & bit:
+                    continue
+                cell = i * SUPPORT_CELLS + j
+                slot = cell * _LAYERS + layer
+                support[row, i, j] += count[s]
+                moment[cell, 0] += w
+                moment[cell, 1] += w * p2
+                moment[cell, 2] += w * p2 * p2
+                moment[cell, 3] += 1.0
+                r = bins[slot]
+                if r < 0:
+                    first = moment[cell, 3] == 1.0
+                    open_cells += first
+                    spare = capacity - rows - max(_DISK_CELLS - open_cells, 0)
+                    if not first and spare <= 0:
+                        for other in range(_LAYERS):
+                            if bins[cell * _LAYERS + other] >= 0:
+                                r = bins[cell * _LAYERS + other]
+                if r < 0 and rows < capacity:
+                    r = rows
+                    bins[slot] = r
+                    used[r] = slot
+                    rows += 1
+                    points[row, r, 0] = 0.0
+                    points[row, r, 1] = 0.0
+                    points[row, r, 2] = 0.0
+                    weights[row, r] = 0.0
+                if r >= 0:
+                    total = weights[row, r] + w
+                    f = w / total
+                    points[row, r, 0] += f * (p0 - points[row, r, 0])
+                    points[row, r, 1] += f * (p1 - points[row, r, 1])
+                    points[row, r, 2] += f * (p2 - points[row, r, 2])
+                    weights[row, r] = total
             for r in range(rows):
                 bins[used[r]] = -1
             # Once more where another sheet passes through the ball, without it.

@@ -12,11 +12,15 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from streamdgp.evidence.kernels import block_of, find_block, hash_insert
+from streamdgp.evidence.kernels import find_block, hash_insert, surfels_about
 from streamdgp.evidence.patches import LEAST_NORMAL
 from streamdgp.evidence.precision import NORMAL_STEP, OFFSET_STEP_VOX
 
 __all__ = ["insert_chart", "insert_charts", "place_anchors"]
+
+_USUAL_NEAR = 512
+# From a voxel's centre to its corner.
+_HALF_VOXEL = 0.9
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -98,41 +102,32 @@ def _local_plane(
     for k in range(6):
         out[k] = 0.0
     px, py, pz = p[0] / voxel_m, p[1] / voxel_m, p[2] / voxel_m
-    x0, x1 = int(np.floor(px - reach_vox)), int(np.floor(px + reach_vox))
-    y0, y1 = int(np.floor(py - reach_vox)), int(np.floor(py + reach_vox))
-    z0, z1 = int(np.floor(pz - reach_vox)), int(np.floor(pz + reach_vox))
-    reach2 = reach_vox * reach_vox
+    reach = reach_vox + _HALF_VOXEL
+    about = np.empty((_USUAL_NEAR, 4), np.int32)
+    near = surfels_about(px, py, pz, reach, table, block_keys, cells, chain, about)
+    if near > _USUAL_NEAR:
+        about = np.empty((near, 4), np.int32)
+        surfels_about(px, py, pz, reach, table, block_keys, cells, chain, about)
     total = 0.0
     found = 0
-    for bx in range(block_of(x0), block_of(x1) + 1):
-        for by in range(block_of(y0), block_of(y1) + 1):
-            for bz in range(block_of(z0), block_of(z1) + 1):
-                b = find_block(bx, by, bz, table, block_keys)
-                if b < 0:
-                    continue
-                for x in range(max(x0, bx * 8), min(x1, bx * 8 + 7) + 1):
-                    for y in range(max(y0, by * 8), min(y1, by * 8 + 7) + 1):
-                        for z in range(max(z0, bz * 8), min(z1, bz * 8 + 7) + 1):
-                            s = cells[b, ((x & 7) * 8 + (y & 7)) * 8 + (z & 7)]
-                            while s >= 0:
-                                ex = x + 0.5 + OFFSET_STEP_VOX * offset[s, 0] - px
-                                ey = y + 0.5 + OFFSET_STEP_VOX * offset[s, 1] - py
-                                ez = z + 0.5 + OFFSET_STEP_VOX * offset[s, 2] - pz
-                                if ex * ex + ey * ey + ez * ez <= reach2:
-                                    dot = normal[s, 0] * n[0] + normal[s, 1] * n[1] + normal[s, 2] * n[2]
-                                    length = np.sqrt(
-                                        normal[s, 0] ** 2 + normal[s, 1] ** 2 + normal[s, 2] ** 2
-                                    )
-                                    if dot > min_cos * length:
-                                        w = weight[s]
-                                        total += w
-                                        found += 1
-                                        for k in range(3):
-                                            out[k] += w * normal[s, k]
-                                        out[3] += w * ex
-                                        out[4] += w * ey
-                                        out[5] += w * ez
-                                s = chain[s]
+    for entry in range(near):
+        s = about[entry, 0]
+        ex = about[entry, 1] + 0.5 + OFFSET_STEP_VOX * offset[s, 0] - px
+        ey = about[entry, 2] + 0.5 + OFFSET_STEP_VOX * offset[s, 1] - py
+        ez = about[entry, 3] + 0.5 + OFFSET_STEP_VOX * offset[s, 2] - pz
+        if ex * ex + ey * ey + ez * ez > reach_vox * reach_vox:
+            continue
+        dot = normal[s, 0] * n[0] + normal[s, 1] * n[1] + normal[s, 2] * n[2]
+        length = np.sqrt(normal[s, 0] ** 2 + normal[s, 1] ** 2 + normal[s, 2] ** 2)
+        if dot > min_cos * length:
+            w = weight[s]
+            total += w
+            found += 1
+            for k in range(3):
+                out[k] += w * normal[s, k]
+            out[3] += w * ex
+            out[4] += w * ey
+            out[5] += w * ez
     length = np.sqrt(out[0] ** 2 + out[1] ** 2 + out[2] ** 2)
     if found == 0 or length == 0.0:
         return 0
