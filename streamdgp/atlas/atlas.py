@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from streamdgp.atlas.free_cells import MOST_INHERITED, count_votes, inherit_passes
+from streamdgp.atlas.free_cells import count_votes, inherit_passes
 from streamdgp.atlas.support import closed_cells, support_masks
 from streamdgp.evidence.free_space import farthest_per_tile
 from streamdgp.evidence.patches import DIRTY_CELLS, SUPPORT_CELLS
@@ -184,11 +184,6 @@ class Atlas:
         backed = observations > 0
         settled = closed_cells(backed)
         was_anywhere = (c["support"][charts] == 0) & (c["passes"][charts] == 0)
-        # What comes back shows as soon as what is new.
-        is_back = backed & (c["hits"][charts] == 0)
-        c["passes"][charts] = np.where(
-            is_back, np.minimum(c["passes"][charts], MOST_INHERITED), c["passes"][charts]
-        )
         c["hits"][charts] = np.where(backed, np.maximum(c["hits"][charts], 1), c["hits"][charts] * settled)
         c["passes"][charts] *= settled
         inherit_passes(

@@ -17,7 +17,7 @@ from streamdgp.evidence.free_space import extent, is_hidden, least_and_gap, pass
 from streamdgp.evidence.patches import SUPPORT_CELLS
 from streamdgp.fitting.pointers import raster_at
 
-__all__ = ["DOUBTED_PASSES", "MOST_INHERITED", "MOST_VOTES", "PASS_WEIGHT", "count_votes", "inherit_passes"]
+__all__ = ["DOUBTED_PASSES", "MOST_VOTES", "PASS_WEIGHT", "count_votes", "inherit_passes"]
 
 PASS_WEIGHT = 2.5
 """What a pass counts against a hit: a surface shows where five in seven of those who looked saw it."""
@@ -37,8 +37,8 @@ _BEFORE = 2.0 / 3.0
 # Support is shown anew when a cell's share crosses a sixth: a half, where the mesh ends, is one of them.
 _LEVELS = 6.0
 _BULGE = 0.3
-MOST_INHERITED = 12
-"""What comes into space that was long free has no more passes against it: it must show within some frames."""
+# What comes into space that was long free must be able to show within some frames.
+_MOST_INHERITED = 12
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -197,4 +197,4 @@ def inherit_passes(
                 z = anchor[c, 2] + rotation[c, 2, 0] * r0 + rotation[c, 2, 1] * r1 + rotation[c, 2, 2] * r2
                 seen_through = passes_at(x, y, z, voxel_m, table, block_keys, remembered)
                 # Counted two at a time there: the first of them is one look, not two.
-                passes[c, i, j] = min(max(seen_through - 1, 0), MOST_INHERITED)
+                passes[c, i, j] = min(max(seen_through - 1, 0), _MOST_INHERITED)
