@@ -21,15 +21,136 @@ from streamdgp.parts import in_parts
 __all__ = ["organised_normals"]
 
 _MAX_RADIUS = 15
-_MAX_WINDOW = (2 * _MAX_RADIUS + 1) ** 2
-_NOISE_WIDTHS = 4.0
+_NOISE_WIDTHS = np.float32(4.0)
 # A plane explains its neighbours when they scatter about it by at most this variance, in sigma^2.
-_NOISE_VARIANCES = 1.2
+_NOISE_VARIANCES = np.float32(1.2)
 # More than any spread, m^2; infinity is not for fast arithmetic.
-_NO_SPREAD = 1e30
+_NO_SPREAD = np.float32(1e30)
+_NONE, _ONE = np.float32(0.0), np.float32(1.0)
+# A window in a scratch, row by row at constant distances, which is how the compiler knows that nothing
+# overlaps: ranges and rays of its cells, then their places in the local camera and what planes are fitted to.
+_MAX_CELLS = 128  # 11 x 11 of a radius of 5 are the most, in whole registers
+_RANGE, _RAY, _X, _Y, _D, _PER_D, _AWAY, _OFF, _WEIGHT, _END = (
+    _MAX_CELLS * k for k in (0, 1, 4, 5, 6, 7, 8, 9, 10, 11)
+)  # fmt: skip
+_WIDE = 16
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _copy_window(ranges: Any, rays: Any, i: int, j: int, radius: int, step: int, wrap: bool, s: Any) -> int:
+    """Ranges and rays of the window about cell (i, j); the number of its cells, filled up with empty ones."""
+    height, width = ranges.shape
+    first, last = j - radius, j + radius
+    if not wrap:
+        first += max(0, (step - 1 - first) // step) * step
+        last = min(last, width - 1)
+    count = 0
+    for ii in range(i - radius, i + radius + 1, step):
+        if ii < 0 or ii >= height:
+            continue
+        for jj in range(first, last + 1, step):
+            column = jj % width if wrap else jj
+            s[_RANGE + count] = ranges[ii, column]
+            s[_RAY + count] = rays[ii, column, 0]
+            s[_RAY + _MAX_CELLS + count] = rays[ii, column, 1]
+            s[_RAY + 2 * _MAX_CELLS + count] = rays[ii, column, 2]
+            count += 1
+    whole = (count + _WIDE - 1) // _WIDE * _WIDE
+    for k in range(count, whole):
+        s[_RANGE + k] = _NONE
+    return whole
 
 
 @njit(cache=True, nogil=True, fastmath=True, forceinline=True, error_model="numpy")
+def _place(s: Any, count: int, c: Any, e1: Any, e2: Any, t0: Any) -> Any:
+    """Put the cells of a window into the camera (e1, e2, c) about a range t0; how many have a range.
+
+    x, y and the inverse depth as t0 / z - 1, so that single precision does; the depth error that explains
+    an error of it to first order, over that error; the distance from t0 and, for each metre of it, the
+    lateral one.
+    """
+    possible = _NONE
+    for k in range(count):
+        t = s[_RANGE + k]
+        ux, uy, uz = s[_RAY + k], s[_RAY + _MAX_CELLS + k], s[_RAY + 2 * _MAX_CELLS + k]
+        along = ux * c[0] + uy * c[1] + uz * c[2]
+        is_seen = t > _NONE
+        possible += _ONE if is_seen else _NONE
+        is_usable = is_seen and along >= np.float32(0.2)
+        along = along if is_usable else _ONE
+        z = t * along if is_usable else t0
+        x = (ux * e1[0] + uy * e1[1] + uz * e1[2]) / along
+        y = (ux * e2[0] + uy * e2[1] + uz * e2[2]) / along
+        s[_X + k] = x
+        s[_Y + k] = y
+        s[_D + k] = (t0 - z) / z
+        s[_PER_D + k] = z * z / t0
+        s[_AWAY + k] = abs(z - t0) if is_usable else _NO_SPREAD
+        s[_OFF + k] = t0 * np.sqrt(x * x + y * y)
+    return possible
+
+
+@njit(cache=True, nogil=True, fastmath=True, forceinline=True, error_model="numpy")
+def _consider(s: Any, count: int, slope: Any, sigma: Any) -> Any:
+    """Weights 1 of the cells within a slope of the window's middle, 0 of others; how many there are."""
+    considered = _NONE
+    for k in range(count):
+        w = _ONE if s[_AWAY + k] <= slope * s[_OFF + k] + np.float32(4.0) * sigma else _NONE
+        s[_WEIGHT + k] = w
+        considered += w
+    return considered
+
+
+@njit(cache=True, nogil=True, fastmath=True, forceinline=True, error_model="numpy")
+def _fit_plane(s: Any, count: int, least: Any, sigma: Any) -> Any:
+    """Robust inverse-depth plane (alpha, beta, gamma) of a window, t0 / z - 1 = alpha + beta x + gamma y.
+
+    Four passes, the later ones over those within 6, 3 and 3 sigma of the plane before. Returns the mean
+    square about it as well, _NO_SPREAD when fewer than ``least`` cells are on one plane.
+    """
+    alpha = beta = gamma = _NONE
+    rss, n = _NONE, _ONE
+    for attempt in range(4):
+        gate = np.float32(3.0) * sigma
+        if attempt < 2:
+            gate = np.float32(6.0) * sigma if attempt == 1 else _NO_SPREAD
+        n = rss = sx = sy = sd = sxx = sxy = syy = sxd = syd = _NONE
+        # No branch inside: the compiler makes vectors of it.
+        for k in range(count):
+            x, y, d = s[_X + k], s[_Y + k], s[_D + k]
+            e = (d - alpha - beta * x - gamma * y) * s[_PER_D + k]
+            w = s[_WEIGHT + k] if abs(e) <= gate else _NONE
+            wx, wy, wd = w * x, w * y, w * d
+            n += w
+            rss += w * e * e
+            sx += wx
+            sy += wy
+            sd += wd
+            sxx += wx * x
+            sxy += wx * y
+            syy += wy * y
+            sxd += wx * d
+            syd += wy * d
+        if n < least:
+            return alpha, beta, gamma, _NO_SPREAD
+        mx, my, md = sx / n, sy / n, sd / n
+        vxx = sxx / n - mx * mx
+        vxy = sxy / n - mx * my
+        vyy = syy / n - my * my
+        vxd = sxd / n - mx * md
+        vyd = syd / n - my * md
+        det = vxx * vyy - vxy * vxy
+        trace = vxx + vyy
+        # Samples along one line say nothing across it.
+        if not (det > np.float32(0.01) * trace * trace):
+            return alpha, beta, gamma, _NO_SPREAD
+        beta = (vyy * vxd - vxy * vyd) / det
+        gamma = (vxx * vyd - vxy * vxd) / det
+        alpha = md - beta * mx - gamma * my
+    return alpha, beta, gamma, rss / max(n - np.float32(3.0), _ONE)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _window_normals(
     ranges: Any,
     rays: Any,
@@ -44,138 +165,51 @@ def _window_normals(
     normals: Any,
     residual: Any,
 ) -> None:
-    height, width = ranges.shape
-    xs = np.empty(_MAX_WINDOW)
-    ys = np.empty(_MAX_WINDOW)
-    ds = np.empty(_MAX_WINDOW)
-    zs = np.empty(_MAX_WINDOW)
+    s = np.zeros(_END, np.float32)
+    c, e1, e2 = np.empty(3, np.float32), np.empty(3, np.float32), np.empty(3, np.float32)
     for i in range(row0 + (-row0) % stride, row1, stride):
-        for j in range(0, width, stride):
-            t0 = ranges[i, j]
-            if t0 <= 0.0:
+        for j in range(0, ranges.shape[1], stride):
+            t0, s0 = ranges[i, j], sigma[i, j]
+            if t0 <= _NONE:
                 continue
-            s0 = sigma[i, j]
-            # Wide enough that the noise does not tilt the plane, in at most 7 x 7 cells.
+            # Wide enough that the noise does not tilt the plane, in about 7 x 7 cells.
             radius = min_radius
             if cell_rad > 0.0:
                 radius = min(max(min_radius, int(_NOISE_WIDTHS * s0 / (t0 * cell_rad))), _MAX_RADIUS)
-            step = max(1, radius // 3)
-            cx, cy, cz = rays[i, j, 0], rays[i, j, 1], rays[i, j, 2]
             # Basis (e1, e2) orthogonal to the cell's ray c.
-            if abs(cx) < 0.7:
-                e1x, e1y, e1z = 0.0, cz, -cy
+            c[:] = rays[i, j]
+            if abs(c[0]) < 0.7:
+                e1[0], e1[1], e1[2] = _NONE, c[2], -c[1]
             else:
-                e1x, e1y, e1z = -cz, 0.0, cx
-            norm = np.sqrt(e1x * e1x + e1y * e1y + e1z * e1z)
-            e1x, e1y, e1z = e1x / norm, e1y / norm, e1z / norm
-            e2x = cy * e1z - cz * e1y
-            e2y = cz * e1x - cx * e1z
-            e2z = cx * e1y - cy * e1x
-            least_spread = 2.0 * _NO_SPREAD
-            plane = (0.0, 0.0, 0.0)
+                e1[0], e1[1], e1[2] = -c[2], _NONE, c[0]
+            norm = np.sqrt(e1[0] * e1[0] + e1[1] * e1[1] + e1[2] * e1[2])
+            for k in range(3):
+                e1[k] /= norm
+            e2[0] = c[1] * e1[2] - c[2] * e1[1]
+            e2[1] = c[2] * e1[0] - c[0] * e1[2]
+            e2[2] = c[0] * e1[1] - c[1] * e1[0]
+            count = _copy_window(ranges, rays, i, j, radius, max(1, radius // 3), wrap, s)
+            least = max(np.float32(6.0), np.float32(0.25) * _place(s, count, c, e1, e2, t0))
+            least_spread = _NO_SPREAD
+            px = py = pz = _NONE
             for attempt in range(slopes.shape[0]):
-                slope = slopes[attempt]
-                count = 0
-                possible = 0
-                for di in range(-radius, radius + 1, step):
-                    ii = i + di
-                    if ii < 0 or ii >= height:
-                        continue
-                    for dj in range(-radius, radius + 1, step):
-                        jj = j + dj
-                        if wrap:
-                            jj = jj % width
-                        elif jj < 0 or jj >= width:
-                            continue
-                        ti = ranges[ii, jj]
-                        if ti <= 0.0:
-                            continue
-                        possible += 1
-                        ux, uy, uz = rays[ii, jj, 0], rays[ii, jj, 1], rays[ii, jj, 2]
-                        c = ux * cx + uy * cy + uz * cz
-                        if c < 0.2:
-                            continue
-                        x = (ux * e1x + uy * e1y + uz * e1z) / c
-                        y = (ux * e2x + uy * e2y + uz * e2z) / c
-                        z = ti * c
-                        if abs(z - t0) > slope * t0 * np.sqrt(x * x + y * y) + 4.0 * s0:
-                            continue
-                        xs[count] = x
-                        ys[count] = y
-                        ds[count] = t0 / z
-                        zs[count] = z
-                        count += 1
-                if count < 6 or 4 * count < possible:
+                if _consider(s, count, slopes[attempt], s0) < least:
                     continue
-                alpha, beta, gamma = 1.0, 0.0, 0.0
-                rss = 0.0
-                inliers = 1.0 * count
-                ok = True
-                for pass_index in range(4):
-                    gate = 3.0 * s0
-                    if pass_index < 2:
-                        gate = 6.0 * s0 if pass_index == 1 else 1e30
-                    n = 0.0
-                    sx = sy = sd = sxx = sxy = syy = sxd = syd = 0.0
-                    rss = 0.0
-                    # No branch inside: the compiler makes vectors of it.
-                    for k in range(count):
-                        x, y, d = xs[k], ys[k], ds[k]
-                        # To first order, the depth error that explains the error of t0 / z.
-                        e = (d - alpha - beta * x - gamma * y) * zs[k] * zs[k] / t0
-                        w = 1.0 if abs(e) <= gate else 0.0
-                        n += w
-                        rss += w * e * e
-                        sx += w * x
-                        sy += w * y
-                        sd += w * d
-                        sxx += w * x * x
-                        sxy += w * x * y
-                        syy += w * y * y
-                        sxd += w * x * d
-                        syd += w * y * d
-                    inliers = n
-                    if n < 6 or 4 * n < possible:
-                        ok = False
-                        break
-                    mx, my, md = sx / n, sy / n, sd / n
-                    vxx = sxx / n - mx * mx
-                    vxy = sxy / n - mx * my
-                    vyy = syy / n - my * my
-                    vxd = sxd / n - mx * md
-                    vyd = syd / n - my * md
-                    det = vxx * vyy - vxy * vxy
-                    trace = vxx + vyy
-                    # Samples along one line say nothing across it.
-                    if not (det > 0.01 * trace * trace):
-                        ok = False
-                        break
-                    beta = (vyy * vxd - vxy * vyd) / det
-                    gamma = (vxx * vyd - vxy * vxd) / det
-                    alpha = md - beta * mx - gamma * my
-                if not ok:
+                alpha, beta, gamma, spread = _fit_plane(s, count, least, s0)
+                if spread >= _NO_SPREAD or abs(alpha) * t0 > np.float32(4.0) * s0:
                     continue
-                if abs(alpha - 1.0) * t0 > 4.0 * s0:
-                    continue
-                spread = rss / max(inliers - 3.0, 1.0)
                 if spread < least_spread:
                     least_spread = spread
-                    plane = (alpha, beta, gamma)
+                    # n.d = k / z > 0 along the ray, so -n faces the sensor.
+                    px = -((_ONE + alpha) * c[0] + beta * e1[0] + gamma * e2[0])
+                    py = -((_ONE + alpha) * c[1] + beta * e1[1] + gamma * e2[1])
+                    pz = -((_ONE + alpha) * c[2] + beta * e1[2] + gamma * e2[2])
                 if attempt > 0 or spread <= _NOISE_VARIANCES * s0 * s0:
                     break
-            if least_spread > _NO_SPREAD:
-                continue
-            alpha, beta, gamma = plane
-            # n.d = k / z > 0 along the ray, so -n faces the sensor.
-            px = alpha * cx + beta * e1x + gamma * e2x
-            py = alpha * cy + beta * e1y + gamma * e2y
-            pz = alpha * cz + beta * e1z + gamma * e2z
             norm = np.sqrt(px * px + py * py + pz * pz)
-            if not (norm > 0.0):
+            if not (norm > _NONE):
                 continue
-            normals[i, j, 0] = -px / norm
-            normals[i, j, 1] = -py / norm
-            normals[i, j, 2] = -pz / norm
+            normals[i, j, 0], normals[i, j, 1], normals[i, j, 2] = px / norm, py / norm, pz / norm
             residual[i, j] = np.sqrt(least_spread)
 
 
@@ -242,7 +276,7 @@ def organised_normals(
     ranges = np.ascontiguousarray(ranges_m, np.float32)
     directions = np.ascontiguousarray(rays, np.float32)
     sigma = np.ascontiguousarray(sigma_m, np.float32)
-    slope_array = np.asarray(slopes, np.float64)
+    slope_array = np.asarray(slopes, np.float32)
 
     def band(begin: int, end: int) -> None:
         # Bands start at a multiple of the stride, so a block never spans two of them.
