@@ -20,8 +20,9 @@ from streamdgp.atlas.support import followed_cells
 from streamdgp.config import SceneConfig
 from streamdgp.consistency.sweep import make_consistent
 from streamdgp.errors import StorageError
-from streamdgp.evidence.patches import DIRTY_CELLS, SUPPORT_CELLS, gather_patches, survey_touched
+from streamdgp.evidence.patches import DIRTY_CELLS, SUPPORT_CELLS, gather_patches
 from streamdgp.evidence.surfels import FREE_MARGIN_VOX, SurfelMap, TouchedSurfels
+from streamdgp.evidence.survey import survey_touched
 from streamdgp.fitting.batches import fit_in_batches, map_batches, rasters_of
 from streamdgp.fitting.features import SharedFeatures
 from streamdgp.fitting.regimes import make_regime

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from streamdgp.evidence.kernels import find_block, surfels_about
-from streamdgp.evidence.precision import NORMAL_STEP, OFFSET_STEP_VOX
+from streamdgp.evidence.kernels import surfels_about
+from streamdgp.evidence.precision import OFFSET_STEP_VOX
 from streamdgp.evidence.sheets import ALL_LAYERS, BRIDGED_CELLS, follow_sheet
 
-__all__ = ["DIRTY_CELLS", "LEAST_NORMAL", "SUPPORT_CELLS", "gather_patches", "survey_touched"]
+__all__ = ["DIRTY_CELLS", "LEAST_NORMAL", "SUPPORT_CELLS", "gather_patches"]
 
 SUPPORT_CELLS = 16
 DIRTY_CELLS = 8
@@ -159,89 +159,3 @@ def gather_patches(
             points[row, r, 1] = 0.0
             points[row, r, 2] = 0.0
             weights[row, r] = 0.0
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def survey_touched(
-    touched: Any,
-    gained: Any,
-    anchor: Any,
-    rotation: Any,
-    radius_m: float,
-    scale_m: float,
-    min_cos: float,
-    voxel_m: float,
-    surfels: Any,
-    grid: Any,
-    fresh_mass: Any,
-    is_touched: Any,
-    covered: Any,
-    part: int,
-    parts: int,
-) -> None:
-    """What the touched surfels mean to the charts there are, those with number ``part`` modulo ``parts``.
-
-    Adds the weight each surfel gained to the cells of the charts that see it: fresh_mass (charts, 64)
-    float32 accumulates, is_touched (charts,) uint8 is set. ``covered`` (touched,) uint8 tells whether a
-    compatible anchor lies within r (see ``streamdgp.sampling.anchors``), so that it needs no other.
-
-    Neighbouring pixels touch neighbouring surfels: the charts about a cell of the anchor grid are
-    listed once and serve until another cell comes.
-    """
-    table, keys, head, following, _ = grid
-    _, _, _, _, key, weight, offset, normal, count = surfels
-    step_m = OFFSET_STEP_VOX * voxel_m
-    reach2 = scale_m * scale_m
-    radius2 = radius_m * radius_m
-    near = np.empty(_MOST_NEAR, np.int64)
-    listed = 0
-    lx = ly = lz = np.iinfo(np.int64).min
-    for i in range(touched.shape[0]):
-        s = touched[i]
-        cx = (key[s, 0] + 0.5) * voxel_m
-        cy = (key[s, 1] + 0.5) * voxel_m
-        cz = (key[s, 2] + 0.5) * voxel_m
-        x = int(np.floor(cx / scale_m))
-        y = int(np.floor(cy / scale_m))
-        z = int(np.floor(cz / scale_m))
-        if x != lx or y != ly or z != lz:
-            lx, ly, lz = x, y, z
-            listed = 0
-            for dx in range(-1, 2):
-                for dy in range(-1, 2):
-                    for dz in range(-1, 2):
-                        cell = find_block(x + dx, y + dy, z + dz, table, keys)
-                        if cell < 0:
-                            continue
-                        c = head[cell]
-                        while c >= 0:
-                            if c % parts == part and listed < _MOST_NEAR:
-                                near[listed] = c
-                                listed += 1
-                            c = following[c]
-        sx, sy, sz = normal[s, 0], normal[s, 1], normal[s, 2]
-        length = np.sqrt(sx * sx + sy * sy + sz * sz)
-        ox, oy, oz = offset[s, 0] * step_m, offset[s, 1] * step_m, offset[s, 2] * step_m
-        noise_m = min(3.0 * np.sqrt(count[s] / max(weight[s], 1e-30)), 2.0 * radius_m)
-        # A surfel whose normals cancel is no candidate for an anchor.
-        covered[i] = 0 if length * NORMAL_STEP > LEAST_NORMAL and weight[s] > 0.0 else 1
-        for m in range(listed):
-            c = near[m]
-            dot = sx * rotation[c, 0, 2] + sy * rotation[c, 1, 2] + sz * rotation[c, 2, 2]
-            if dot < min_cos * length:
-                continue
-            ex, ey, ez = cx - anchor[c, 0], cy - anchor[c, 1], cz - anchor[c, 2]
-            in_ball = ex * ex + ey * ey + ez * ez <= reach2 and dot > min_cos * length
-            ex, ey, ez = ex + ox, ey + oy, ez + oz
-            if covered[i] == 0:
-                along = ex * rotation[c, 0, 2] + ey * rotation[c, 1, 2] + ez * rotation[c, 2, 2]
-                beyond = max(abs(along) - noise_m, 0.0)
-                if ex * ex + ey * ey + ez * ez - along * along + beyond * beyond <= radius2:
-                    covered[i] = 1
-            if in_ball:
-                p0 = (ex * rotation[c, 0, 0] + ey * rotation[c, 1, 0] + ez * rotation[c, 2, 0]) / scale_m
-                p1 = (ex * rotation[c, 0, 1] + ey * rotation[c, 1, 1] + ez * rotation[c, 2, 1]) / scale_m
-                a = min(max(int(np.floor((p0 + 1.0) * 0.5 * DIRTY_CELLS)), 0), DIRTY_CELLS - 1)
-                b = min(max(int(np.floor((p1 + 1.0) * 0.5 * DIRTY_CELLS)), 0), DIRTY_CELLS - 1)
-                fresh_mass[c, a * DIRTY_CELLS + b] += gained[i]
-                is_touched[c] = 1

@@ -12,8 +12,9 @@ import pytest
 from streamdgp.atlas.atlas import Atlas
 from streamdgp.config import EvidenceConfig
 from streamdgp.evidence import SurfelMap
-from streamdgp.evidence.patches import DIRTY_CELLS, survey_touched
+from streamdgp.evidence.patches import DIRTY_CELLS
 from streamdgp.evidence.precision import NORMAL_STEP, OFFSET_STEP_VOX
+from streamdgp.evidence.survey import survey_touched
 from streamdgp.sampling.anchors import insert_chart
 
 Array = npt.NDArray[Any]
