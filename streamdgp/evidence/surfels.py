@@ -126,10 +126,13 @@ class SurfelMap:
     def check_reach(self, points: OrientedPoints) -> None:
         """Raise InvalidFrameError if the points are too far from the world origin for this voxel size."""
         limit_m = _MAX_VOXEL * self.voxel_size_m
-        if len(points) and float(np.abs(points.positions_m).max()) > limit_m:
+        farthest_m = (
+            max(float(points.positions_m.max()), -float(points.positions_m.min())) if len(points) else 0.0
+        )
+        if farthest_m > limit_m:
             raise InvalidFrameError(
                 f"points within {limit_m:.3g} m of the world origin",
-                f"{np.abs(points.positions_m).max():.3g} m",
+                f"{farthest_m:.3g} m",
                 "Check the pose's unit or use a larger evidence voxel.",
             )
 
@@ -143,16 +146,17 @@ class SurfelMap:
         """
         self.check_reach(points)
         voxels, offsets = np.empty((len(points), 3), np.int32), np.empty((len(points), 3), np.float32)
-        in_parts(
-            lambda begin, end: kernels.into_voxels(
-                begin, end, points.positions_m, self.voxel_size_m, voxels, offsets
-            ),
-            len(points),
-        )
-        # No sensor is exact: a sigma below a thousandth of a voxel would drown all other evidence.
-        sigma_m = np.maximum(points.sigma_m.astype(np.float64), 1e-3 * self.voxel_size_m)
-        variance_m2 = normal_variance_m2(sigma_m, points.incidence_cos.astype(np.float64))
-        weights = 1.0 / (variance_m2 + (self._config.pose_error_vox * self.voxel_size_m) ** 2)
+        weights = np.empty(len(points))
+
+        def weigh(begin: int, end: int) -> None:
+            kernels.into_voxels(begin, end, points.positions_m, self.voxel_size_m, voxels, offsets)
+            part = slice(begin, end)
+            # No sensor is exact: a sigma below a thousandth of a voxel would drown all other evidence.
+            sigma_m = np.maximum(points.sigma_m[part].astype(np.float64), 1e-3 * self.voxel_size_m)
+            variance_m2 = normal_variance_m2(sigma_m, points.incidence_cos[part].astype(np.float64))
+            weights[part] = 1.0 / (variance_m2 + (self._config.pose_error_vox * self.voxel_size_m) ** 2)
+
+        in_parts(weigh, len(points))
         color = np.zeros((len(points), 3), np.uint8) if points.color is None else points.color
         touched = np.empty(len(points), np.int64)
         gained = np.empty(len(points), np.float64)
