@@ -14,8 +14,8 @@ from streamdgp.evidence.precision import NORMAL_STEP, OFFSET_STEP_VOX
 __all__ = ["survey_touched"]
 
 _MOST_NEAR = 4096
-# Pixels come row by row of small blocks, to and fro across the border of two cells of the anchor grid: the
-# last cell of every parity is remembered.
+# Pixels come row by row of small blocks, back and forth across the border of two cells of the anchor grid:
+# the last cell of every parity is remembered.
 _CELLS = 8
 # The charts that are near, side by side, as rows of a scratch at constant distances: anchors, normals,
 # and whether the surfel at hand lies in their balls.
