@@ -68,7 +68,7 @@ class FitConfig:
     """Parameter samples of the optimal-transport step, 16 to 256."""
     smoothness: float = 0.8
     """What a degree of freedom costs when the ridge is chosen, >= 0.5; 1: marginal likelihood as it is."""
-    refit_growth: float = 1.5
+    refit_growth: float = 1.25
     """By what factor a cell's evidence mass must grow before a chart of many fits is refitted, > 1."""
 
     def __post_init__(self) -> None:

@@ -38,7 +38,8 @@ from streamdgp.surface.snapshot import SurfaceSnapshot
 __all__ = ["Reconstructor"]
 
 _SCHEMA = 3
-_MIN_SURFELS_PER_ANCHOR = 6
+# As many as a plane needs.
+_MIN_SURFELS_PER_ANCHOR = 3
 
 
 @dataclass(frozen=True)
