@@ -72,7 +72,9 @@ def read_mesh(path: str | Path) -> TriangleMesh:
         vertices, triangles = np.asarray(mesh.vertices), np.asarray(mesh.faces)
     except Exception as error:  # the parsers of trimesh raise whatever they stumble over
         raise DatasetError(
-            f"a readable mesh {path}", f"{type(error).__name__}: {error}", "Export it again."
+            f"a readable mesh {path}",
+            f"a file that does not parse ({type(error).__name__}: {error})",
+            "Export it again.",
         ) from error
     if not len(triangles):
         raise DatasetError(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from streamdgp.config import ConsistencyConfig, FitConfig, SceneConfig
 from streamdgp.evidence.precision import NORMAL_STEP, OFFSET_STEP_VOX
-from streamdgp.frames import Frame
+from streamdgp.frames import Frame, PointFrame
 from streamdgp.reconstructor import Reconstructor
 from tests.reference.poisson import closest_compatible_pair, uncovered_evidence
 from tests.reference.shapes import (
@@ -32,7 +33,7 @@ _CONFIG = SceneConfig(
     fit=FitConfig(width=4, max_samples=64, transport_samples=16),
     consistency=ConsistencyConfig(sweeps=0),
 )
-_MIN_SURFELS = 6
+_MIN_SURFELS = 3
 _SHAPES: tuple[Shape, ...] = (
     Plane((0, 0, 0), (0.2, 0.1, 1.0), 0.35),
     Sphere(radius=0.25),
@@ -172,8 +173,22 @@ def test_a_thin_slab_gets_anchors_on_both_sheets() -> None:
     assert charts["anchor"][down, 2].max() < -0.003
 
 
-def test_lone_points_get_no_anchor() -> None:
-    """A patch of three pixels carries no plane."""
+@pytest.mark.parametrize(("surfels", "charts"), [(1, 0), (2, 0), (3, 1), (4, 1)])
+def test_an_anchor_needs_as_many_surfels_as_a_plane(surfels: int, charts: int) -> None:
+    points = np.zeros((8 * surfels, 3), np.float32)
+    points[:, :2] = _VOXEL * (
+        np.array([(0, 0), (1, 0), (0, 1), (1, 1)])[np.arange(8 * surfels) % surfels] + 0.5
+    )
+    points[:, 2] = 0.5 * _VOXEL
+    normals = np.tile(np.float32([0, 0, 1]), (len(points), 1))
+    r = Reconstructor(_CONFIG)
+    report = r.integrate(PointFrame(points, np.eye(4), has_origin=False, normals=normals))
+    assert report.surfels_touched == surfels
+    assert report.charts_created == charts
+
+
+def test_a_few_pixels_get_no_anchor() -> None:
+    """A patch of three pixels has no normals."""
     dot = Plane((0.005, 0.005, 0.005), (0, 0, 1), 0.008)
     r = Reconstructor(_CONFIG)
     report = r.integrate(depth_frame(dot, look_at((0.005, 0.005, 0.5), (0.005, 0.006, 0))))
