@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from streamdgp.atlas.free_cells import count_votes, inherit_passes
-from streamdgp.atlas.support import closed_cells, support_masks
+from streamdgp.atlas.refits import MASS_BITS, has_changed
+from streamdgp.atlas.support import settle_cells, show_cells
 from streamdgp.evidence.free_space import farthest_per_tile
 from streamdgp.evidence.patches import DIRTY_CELLS, SUPPORT_CELLS
 from streamdgp.evidence.precision import rounded
@@ -25,12 +26,6 @@ __all__ = ["NORMAL_STEPS", "Atlas", "tangent_frames"]
 _CELLS = DIRTY_CELLS * DIRTY_CELLS
 NORMAL_STEPS = 32767
 """A unit in a component of a stored normal."""
-_BACKED_SHARE = 0.05
-_GROWN_SHARE = 0.2
-_EARLY_GROWTH = 0.45
-_MASS_BITS = 8
-_APPEARED_SHARE = 0.08
-_VANISHED_SHARE = 0.5
 
 
 def tangent_frames(normals: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -146,27 +141,9 @@ class Atlas:
         return self.columns["parameters"][charts].astype(np.float32)
 
     def dirty(self, touched: npt.NDArray[np.int64], growth: float) -> npt.NDArray[np.int64]:
-        """Of the touched charts, those whose evidence changed enough to be fitted again.
-
-        A cell counts when it becomes backed or its evidence mass has grown enough since the last fit: to
-        1.7 times after the first fit, to less later, to ``growth`` times in the end. Early fits are soon
-        outdated anyway; late ones decide how much of the evidence the surface shows. Newly backed cells must
-        be a twelfth of the backed ones, grown cells a fifth: each fit costs the same, and one that changes
-        little is better spent elsewhere. One cell that lost half of its evidence to free space suffices:
-        surface has to go.
-        """
-        self.columns["fresh_mass"][touched] = rounded(self.columns["fresh_mass"][touched], _MASS_BITS)
-        fit, fresh = self.columns["fit_mass"][touched], self.columns["fresh_mass"][touched]
-        backed = fit > 0
-        typical = fit.sum(1) / np.maximum(backed.sum(1), 1)
-        appeared = (~backed & (fresh > _BACKED_SHARE * typical[:, None])).sum(1)
-        enough = np.maximum(_APPEARED_SHARE * backed.sum(1), 1)
-        fits = np.maximum(self.columns["fits"][touched], 1)[:, None]
-        asked = growth + _EARLY_GROWTH / fits
-        grown = (backed & (fit + fresh > asked * fit)).sum(1) > _GROWN_SHARE * backed.sum(1)
-        vanished = (backed & (fit + fresh < _VANISHED_SHARE * fit)).any(1)
-        unfitted = self.columns["fits"][touched] == 0
-        return np.sort(touched[(appeared >= enough) | grown | vanished | unfitted])
+        """Of the touched charts, those whose evidence changed enough to be fitted again, ascending."""
+        c = self.columns
+        return np.sort(touched[has_changed(touched, c["fit_mass"], c["fresh_mass"], c["fits"], growth)])
 
     def store_fit(
         self,
@@ -179,19 +156,14 @@ class Atlas:
     ) -> None:
         """Record what evidence the charts were fitted to; to be called after ``store_weights``."""
         c = self.columns
-        # What was counted stands where there still is evidence, and in its gaps. A cell that had none lay
-        # anywhere; now it has a place, and takes what the evidence remembers of it.
-        backed = observations > 0
-        settled = closed_cells(backed)
-        was_anywhere = (c["support"][charts] == 0) & (c["passes"][charts] == 0)
-        c["hits"][charts] = np.where(backed, np.maximum(c["hits"][charts], 1), c["hits"][charts] * settled)
-        c["passes"][charts] *= settled
+        # A cell that got its place takes what the evidence remembers of it.
+        is_new = settle_cells(charts, observations, c["support"], c["hits"], c["passes"])
         inherit_passes(
-            charts, settled & was_anywhere, c["anchor"], c["rotation"], self.scale_m,
+            charts, is_new, c["anchor"], c["rotation"], self.scale_m,
             self.rasters.addresses(charts), evidence.voxel_size_m, evidence.table, evidence.block_keys,
             evidence.passes, c["passes"],
         )  # fmt: skip
-        c["fit_mass"][charts] = rounded(mass, _MASS_BITS)
+        c["fit_mass"][charts] = rounded(mass, MASS_BITS)
         c["fresh_mass"][charts] = 0
         c["fits"][charts] += 1
         c["version"][charts] = frame_index
@@ -221,12 +193,10 @@ class Atlas:
     def _show_support(self, charts: npt.NDArray[np.int64]) -> None:
         """Make the supports of charts anew; old ones stay untouched for the snapshots that hold them."""
         c = self.columns
-        c["support"][charts] = support_masks(c["hits"][charts], c["passes"][charts])
-        self._publish_support(charts)
+        self.supports.put(charts, show_cells(charts, c["hits"], c["passes"], c["support"]))
 
     def _publish_support(self, charts: npt.NDArray[np.int64]) -> None:
-        shown = self.columns["support"][charts].astype(np.float32) / np.float32(255)
-        self.supports.put(charts, list(shown))
+        self.supports.put(charts, self.columns["support"][charts].astype(np.float32) / np.float32(255))
 
     def store_weights(
         self,

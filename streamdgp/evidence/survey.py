@@ -24,9 +24,20 @@ _ANCHOR, _FACING, _IN_BALL, _END = (_MOST_NEAR * k for k in (0, 3, 6, 7))
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _list_near(
-    x: int, y: int, z: int, part: int, parts: int, anchor: Any, rotation: Any, grid: Any, near: Any, s: Any
+    x: int,
+    y: int,
+    z: int,
+    part: int,
+    parts: int,
+    anchor: Any,
+    rotation: Any,
+    grid: Any,
+    near: Any,
+    s: Any,
+    first: int,
+    at: int,
 ) -> int:
-    """Charts of ``part`` about a cell of the anchor grid; their number."""
+    """Charts of ``part`` about a cell of the anchor grid, into near[first:] and s[at:]; their number."""
     table, keys, head, following, _ = grid
     listed = 0
     for dx in range(-1, 2):
@@ -38,10 +49,10 @@ def _list_near(
                 c = head[cell]
                 while c >= 0:
                     if c % parts == part and listed < _MOST_NEAR:
-                        near[listed] = c
+                        near[first + listed] = c
                         for k in range(3):
-                            s[_ANCHOR + k * _MOST_NEAR + listed] = anchor[c, k]
-                            s[_FACING + k * _MOST_NEAR + listed] = rotation[c, k, 2]
+                            s[at + _ANCHOR + k * _MOST_NEAR + listed] = anchor[c, k]
+                            s[at + _FACING + k * _MOST_NEAR + listed] = rotation[c, k, 2]
                         listed += 1
                     c = following[c]
     return listed
@@ -78,7 +89,7 @@ def survey_touched(
     step_m = OFFSET_STEP_VOX * voxel_m
     reach2 = scale_m * scale_m
     radius2 = radius_m * radius_m
-    lists, scratch = np.empty((_CELLS, _MOST_NEAR), np.int64), np.empty((_CELLS, _END))
+    near, s = np.empty(_CELLS * _MOST_NEAR, np.int64), np.empty(_CELLS * _END)
     known, lengths = np.full((_CELLS, 3), np.iinfo(np.int64).min), np.zeros(_CELLS, np.int64)
     for i in range(touched.shape[0]):
         t = touched[i]
@@ -89,10 +100,11 @@ def survey_touched(
         y = int(np.floor(cy / scale_m))
         z = int(np.floor(cz / scale_m))
         slot = (x & 1) << 2 | (y & 1) << 1 | z & 1
-        near, s = lists[slot], scratch[slot]
+        # Offsets, not slices: to count the references to an array takes longer than the surfel.
+        first, at = slot * _MOST_NEAR, slot * _END
         if known[slot, 0] != x or known[slot, 1] != y or known[slot, 2] != z:
             known[slot, 0], known[slot, 1], known[slot, 2] = x, y, z
-            lengths[slot] = _list_near(x, y, z, part, parts, anchor, rotation, grid, near, s)
+            lengths[slot] = _list_near(x, y, z, part, parts, anchor, rotation, grid, near, s, first, at)
         listed = lengths[slot]
         sx, sy, sz = float(normal[t, 0]), float(normal[t, 1]), float(normal[t, 2])
         length = np.sqrt(sx * sx + sy * sy + sz * sz)
@@ -104,12 +116,16 @@ def survey_touched(
         covers = hits = 0
         # No branch inside: the compiler makes vectors of it.
         for m in range(listed):
-            nx, ny, nz = s[_FACING + m], s[_FACING + _MOST_NEAR + m], s[_FACING + 2 * _MOST_NEAR + m]
-            ex, ey = cx - s[_ANCHOR + m], cy - s[_ANCHOR + _MOST_NEAR + m]
-            ez = cz - s[_ANCHOR + 2 * _MOST_NEAR + m]
+            nx, ny, nz = (
+                s[at + _FACING + m],
+                s[at + _FACING + _MOST_NEAR + m],
+                s[at + _FACING + 2 * _MOST_NEAR + m],
+            )
+            ex, ey = cx - s[at + _ANCHOR + m], cy - s[at + _ANCHOR + _MOST_NEAR + m]
+            ez = cz - s[at + _ANCHOR + 2 * _MOST_NEAR + m]
             dot = sx * nx + sy * ny + sz * nz
             is_in_ball = (ex * ex + ey * ey + ez * ez <= reach2) & (dot > least)
-            s[_IN_BALL + m] = 1.0 if is_in_ball else 0.0
+            s[at + _IN_BALL + m] = 1.0 if is_in_ball else 0.0
             hits += 1 if is_in_ball else 0
             ex, ey, ez = ex + ox, ey + oy, ez + oz
             along = ex * nx + ey * ny + ez * nz
@@ -120,9 +136,9 @@ def survey_touched(
         if hits == 0:
             continue
         for m in range(listed):
-            if s[_IN_BALL + m] == 0.0:
+            if s[at + _IN_BALL + m] == 0.0:
                 continue
-            c = near[m]
+            c = near[first + m]
             ex, ey, ez = cx - anchor[c, 0] + ox, cy - anchor[c, 1] + oy, cz - anchor[c, 2] + oz
             p0 = (ex * rotation[c, 0, 0] + ey * rotation[c, 1, 0] + ez * rotation[c, 2, 0]) / scale_m
             p1 = (ex * rotation[c, 0, 1] + ey * rotation[c, 1, 1] + ez * rotation[c, 2, 1]) / scale_m

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["AddressedArrays", "ArrayList", "require_within"]
+__all__ = ["AddressedArrays", "ArrayList", "Arrays", "require_within"]
+
+Arrays: TypeAlias = Sequence[npt.NDArray[np.float32]] | npt.NDArray[np.float32]
+"""Arrays of one shape, each by itself or all in one, (K, ...) and contiguous."""
 
 
 class ArrayList(Protocol):
@@ -22,7 +25,7 @@ class ArrayList(Protocol):
 
     def __setitem__(self, index: int, array: npt.NDArray[np.float32]) -> None: ...
 
-    def put(self, indices: npt.NDArray[np.int64], arrays: Sequence[npt.NDArray[np.float32]]) -> None:
+    def put(self, indices: npt.NDArray[np.int64], arrays: Arrays) -> None:
         """Replace arrays. They are taken over: the caller must not write to them any more.
 
         An index may come twice, and the last array stays; one that is no entry's raises IndexError.
@@ -75,9 +78,15 @@ class AddressedArrays:
         """Append entries that have no array yet."""
         self.extend([np.zeros((0,), np.float32)] * count)
 
-    def put(self, indices: npt.NDArray[np.int64], arrays: Sequence[npt.NDArray[np.float32]]) -> None:
+    def put(self, indices: npt.NDArray[np.int64], arrays: Arrays) -> None:
         """Replace arrays. They are taken over: the caller must not write to them any more."""
         require_within(indices, len(self))
+        if isinstance(arrays, np.ndarray):
+            first = arrays.__array_interface__["data"][0]
+            self._addresses[indices] = first + arrays.strides[0] * np.arange(len(arrays))
+            for index, array in zip(indices.tolist(), arrays, strict=True):
+                self._arrays[index] = array
+            return
         for row, index in enumerate(indices):
             self[index] = arrays[row]
 

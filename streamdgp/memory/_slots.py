@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from streamdgp.memory._addressed import AddressedArrays, require_within
+from streamdgp.memory._addressed import AddressedArrays, Arrays, require_within
 from streamdgp.memory._region import Region
 
 __all__ = ["SlotArrays"]
@@ -54,7 +54,7 @@ class SlotArrays:
         while self._count > len(self._slot):
             self._slot = np.concatenate([self._slot, np.full(max(256, len(self._slot)), _NONE)])
 
-    def put(self, indices: npt.NDArray[np.int64], arrays: Sequence[npt.NDArray[np.float32]]) -> None:
+    def put(self, indices: npt.NDArray[np.int64], arrays: Arrays) -> None:
         """Replace arrays by copies of these; of several for one entry the last stays."""
         if not len(indices):
             return
@@ -128,7 +128,7 @@ class _HeldSlots:
     def __setitem__(self, index: int, array: npt.NDArray[np.float32]) -> None:
         raise TypeError("what is held does not change")
 
-    def put(self, indices: npt.NDArray[np.int64], arrays: Sequence[npt.NDArray[np.float32]]) -> None:
+    def put(self, indices: npt.NDArray[np.int64], arrays: Arrays) -> None:
         """Refused: what is held does not change."""
         raise TypeError("what is held does not change")
 
