@@ -121,6 +121,8 @@ def surfels_about(
                     ex = x + 0.5 - x_vox
                     for y in range(max(y0, by * BLOCK), min(y1, by * BLOCK + 7) + 1):
                         ey = y + 0.5 - y_vox
+                        if ex * ex + ey * ey > reach_vox * reach_vox:
+                            continue
                         for z in range(max(z0, bz * BLOCK), min(z1, bz * BLOCK + 7) + 1):
                             s = cells[block, ((x & 7) * 8 + (y & 7)) * 8 + (z & 7)]
                             if s < 0:

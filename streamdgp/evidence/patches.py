@@ -9,7 +9,7 @@ from numba import njit
 
 from streamdgp.evidence.kernels import surfels_about
 from streamdgp.evidence.precision import OFFSET_STEP_VOX
-from streamdgp.evidence.sheets import ALL_LAYERS, BRIDGED_CELLS, follow_sheet
+from streamdgp.evidence.sheets import ALL_CELLS, follow_sheet, sheet_scratch
 
 __all__ = ["DIRTY_CELLS", "LEAST_NORMAL", "SUPPORT_CELLS", "gather_patches"]
 
@@ -58,9 +58,8 @@ def gather_patches(
     used = np.empty(capacity, np.int32)
     moment = np.empty((SUPPORT_CELLS * SUPPORT_CELLS, 4))
     spread = np.empty(SUPPORT_CELLS * SUPPORT_CELLS)
-    occupied, allowed = np.empty((2, SUPPORT_CELLS, SUPPORT_CELLS), np.uint16)
-    wide = SUPPORT_CELLS + 2 * BRIDGED_CELLS
-    grown, reached = np.empty((wide, wide), np.uint16), np.empty((wide, wide), np.uint16)
+    occupied, allowed = np.empty((2, _LAYERS, SUPPORT_CELLS), np.uint32)
+    beside = sheet_scratch(_LAYERS, SUPPORT_CELLS)
     reach_vox = scale_m / voxel_m
     for row in range(charts.shape[0]):
         c = charts[row]
@@ -73,7 +72,7 @@ def gather_patches(
         if near > about.shape[0]:
             about = np.empty((2 * near, 4), np.int32)
             surfels_about(ax, ay, az, reach_vox, table, block_keys, cells, chain, about)
-        allowed[:] = ALL_LAYERS
+        allowed[:] = ALL_CELLS
         for attempt in range(2):
             rows = 0
             open_cells = 0
@@ -104,9 +103,9 @@ def gather_patches(
                 j = min(max(int(np.floor((p1 + 1.0) * 0.5 * SUPPORT_CELLS)), 0), SUPPORT_CELLS - 1)
                 layer = min(max(int(np.floor(p2 * 4.0 + 0.5)) + 4, 0), _LAYERS - 1)
                 mass[row, (i // 2) * DIRTY_CELLS + j // 2] += w
-                bit = np.uint16(1 << layer)
-                occupied[i, j] |= bit
-                if not allowed[i, j] & bit:
+                bit = np.uint32(1 << j)
+                occupied[layer, i] |= bit
+                if not allowed[layer, i] & bit:
                     continue
                 cell = i * SUPPORT_CELLS + j
                 slot = cell * _LAYERS + layer
@@ -143,7 +142,7 @@ def gather_patches(
             for r in range(rows):
                 bins[used[r]] = -1
             # Once more where another sheet passes through the ball, without it.
-            if attempt or not follow_sheet(occupied, _LAYERS, grown, reached, allowed):
+            if attempt or not follow_sheet(occupied, beside, allowed):
                 break
         filled = 0
         for cell in range(moment.shape[0]):

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from streamdgp.config import ConsistencyConfig, FitConfig, SceneConfig
-from streamdgp.evidence.sheets import ALL_LAYERS, BRIDGED_CELLS, follow_sheet
+from streamdgp.evidence.sheets import ALL_CELLS, BRIDGED_CELLS, follow_sheet, sheet_scratch
 from streamdgp.reconstructor import Reconstructor
 from tests.reference.shapes import Box, Plane, Union, depth_frame, look_at
 
@@ -17,16 +17,16 @@ _SIDE, _LAYERS = 16, 9
 _VOXEL_M, _STEP_M = 0.01, 0.04
 
 
-def _follow(occupied: npt.NDArray[np.uint16]) -> tuple[bool, npt.NDArray[Any]]:
-    wide = _SIDE + 2 * BRIDGED_CELLS
-    grown, reached = np.empty((2, wide, wide), np.uint16)
-    allowed = np.full((_SIDE, _SIDE), ALL_LAYERS)
-    is_mixed = follow_sheet(occupied, _LAYERS, grown, reached, allowed)
+def _follow(occupied: npt.NDArray[np.uint32]) -> tuple[bool, npt.NDArray[Any]]:
+    allowed = np.full((_LAYERS, _SIDE), ALL_CELLS)
+    scratch = sheet_scratch(_LAYERS, _SIDE)
+    scratch[:] = ALL_CELLS
+    is_mixed = follow_sheet(occupied, scratch, allowed)
     return is_mixed, allowed
 
 
-def _bits(bins: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint16]:
-    return (bins * (1 << np.arange(_LAYERS))).sum(-1).astype(np.uint16)
+def _bits(bins: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint32]:
+    return (bins.transpose(2, 0, 1) * (1 << np.arange(_SIDE))).sum(-1).astype(np.uint32)
 
 
 def _slowly(bins: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
@@ -69,7 +69,7 @@ def test_against_a_slow_walk(share: float, least_mixed: int, least_whole: int) -
         is_mixed, allowed = _follow(_bits(bins))
         if is_whole or (sheet == bins).all():
             assert not is_mixed
-            assert (allowed == ALL_LAYERS).all()
+            assert (allowed == ALL_CELLS).all()
             continue
         mixed += 1
         assert is_mixed
