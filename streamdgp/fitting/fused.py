@@ -44,6 +44,16 @@ STEEP_SHARE = 0.02
 
 
 @njit(cache=True, nogil=True, fastmath=True, forceinline=True, error_model="numpy")
+def _column(coefficients: Any, g: int, k: int) -> Any:
+    return (
+        np.float32(coefficients[g, k]),
+        np.float32(coefficients[g + 1, k]),
+        np.float32(coefficients[g + 2, k]),
+        np.float32(coefficients[g + 3, k]),
+    )
+
+
+@njit(cache=True, nogil=True, fastmath=True, forceinline=True, error_model="numpy")
 def _raster(lattice: Any, coefficients: Any, planes: Any, raster: Any) -> None:
     """phi on the lattice (3267,) from coefficients (3 + m, 3); ``planes`` (3, 1089) is scratch."""
     x, y, z = planes[0], planes[1], planes[2]
@@ -55,15 +65,29 @@ def _raster(lattice: Any, coefficients: Any, planes: Any, raster: Any) -> None:
                 planes[k, RASTER * i + j] = (
                     u * coefficients[0, k] + v * coefficients[1, k] + coefficients[2, k]
                 )
-    for f in range(lattice.shape[0]):
-        psi = lattice[f]
-        c0 = np.float32(coefficients[_AFFINE + f, 0])
-        c1 = np.float32(coefficients[_AFFINE + f, 1])
-        c2 = np.float32(coefficients[_AFFINE + f, 2])
+    # Four features at a time: sums are read and written as seldom, and their order stays that of features.
+    whole = lattice.shape[0] // 4 * 4
+    for f in range(0, whole, 4):
+        psi0, psi1, psi2, psi3 = lattice[f], lattice[f + 1], lattice[f + 2], lattice[f + 3]
+        g = _AFFINE + f
+        x0, x1, x2, x3 = _column(coefficients, g, 0)
+        y0, y1, y2, y3 = _column(coefficients, g, 1)
+        z0, z1, z2, z3 = _column(coefficients, g, 2)
         for p in range(RASTER * RASTER):
-            x[p] += c0 * psi[p]
-            y[p] += c1 * psi[p]
-            z[p] += c2 * psi[p]
+            x[p] = x[p] + x0 * psi0[p] + x1 * psi1[p] + x2 * psi2[p] + x3 * psi3[p]
+            y[p] = y[p] + y0 * psi0[p] + y1 * psi1[p] + y2 * psi2[p] + y3 * psi3[p]
+            z[p] = z[p] + z0 * psi0[p] + z1 * psi1[p] + z2 * psi2[p] + z3 * psi3[p]
+    for f in range(whole, lattice.shape[0]):
+        psi, g = lattice[f], _AFFINE + f
+        x0, y0, z0 = (
+            np.float32(coefficients[g, 0]),
+            np.float32(coefficients[g, 1]),
+            np.float32(coefficients[g, 2]),
+        )
+        for p in range(RASTER * RASTER):
+            x[p] += x0 * psi[p]
+            y[p] += y0 * psi[p]
+            z[p] += z0 * psi[p]
     for p in range(RASTER * RASTER):
         raster[3 * p] = x[p]
         raster[3 * p + 1] = y[p]
@@ -336,16 +360,41 @@ def _solve(gram: Any, share: float, penalty: Any, ridge: float, matrix: Any, sol
 def _misfit(rows: Any, solution: Any, total: float, count: int, z: Any, left: Any) -> None:
     """Standardised distances z = |y - phi(v)| sqrt(w) (N,) from the scaled rows."""
     k = solution.shape[0]
+    x, y, z0 = left[0], left[1], left[2]
     for c in range(3):
         for r in range(count):
             left[c, r] = rows[k + c, r]
-        for i in range(k):
-            b = np.float32(solution[i, c])
-            for r in range(count):
-                left[c, r] -= b * rows[i, r]
+    for i in range(k):
+        row = rows[i]
+        b0, b1, b2 = np.float32(solution[i, 0]), np.float32(solution[i, 1]), np.float32(solution[i, 2])
+        for r in range(count):
+            x[r] -= b0 * row[r]
+            y[r] -= b1 * row[r]
+            z0[r] -= b2 * row[r]
     root = np.float32(np.sqrt(total))
     for r in range(count):
         z[r] = root * np.sqrt(left[0, r] * left[0, r] + left[1, r] * left[1, r] + left[2, r] * left[2, r])
+
+
+@njit(cache=True, nogil=True, forceinline=True, error_model="numpy")
+def _middle(z: Any, weights: Any, count: int, used: int, order: Any) -> Any:
+    """The (used // 2)-th of the values z >= 0 that have weight, from 0; ``order`` (N,) int32 is scratch.
+
+    Floats that are not negative have the order of their bits, so it is found bit by bit: counting runs through
+    whole registers, sorting does not.
+    """
+    bits = z.view(np.int32)
+    for r in range(count):
+        order[r] = bits[r] if weights[r] > 0.0 else np.int32(0x7FFFFFFF)
+    found = np.int32(0)
+    for bit in range(30, -1, -1):
+        tried = found | np.int32(1 << bit)
+        below = np.int32(0)
+        for r in range(count):
+            below += np.int32(order[r] < tried)
+        found = tried if below <= used // 2 else found
+    order[0] = found
+    return order.view(np.float32)[0]
 
 
 @njit(cache=True, nogil=True, fastmath=True, forceinline=True, error_model="numpy")
@@ -411,7 +460,7 @@ def regress_charts(
     solution = np.empty((k, 3))
     affine = np.empty((3, 3))
     foot = np.zeros((2, n), np.float32)
-    z = np.empty(n, np.float32)
+    z, order = np.empty(n, np.float32), np.empty(n, np.int32)
     left = np.empty((3, n), np.float32)
     for chart in range(points.shape[0]):
         w = weights[chart]
@@ -445,16 +494,7 @@ def regress_charts(
         _gram(rows, count, gram)
         chosen = _choose_ridge(gram, penalty, max(used, 1), gamma, floor, grid, solution)
         _misfit(rows, solution, total, count, z, left)
-        median = 0.0
-        if used > 0:
-            valid = np.empty(used, np.float32)
-            e = 0
-            for r in range(count):
-                if w[r] > 0.0:
-                    valid[e] = z[r]
-                    e += 1
-            valid.sort()
-            median = valid[min(used // 2, n - 1)]
+        median = _middle(z, w, count, used, order) if used > 0 else np.float32(0.0)
         limit = huber * 1.4826 * median
         kept = spread = 0.0
         for r in range(n):
