@@ -380,8 +380,8 @@ def _misfit(rows: Any, solution: Any, total: float, count: int, z: Any, left: An
 def _middle(z: Any, weights: Any, count: int, used: int, order: Any) -> Any:
     """The (used // 2)-th of the values z >= 0 that have weight, from 0; ``order`` (N,) int32 is scratch.
 
-    Floats that are not negative have the order of their bits, so it is found bit by bit: counting runs through
-    whole registers, sorting does not.
+    Floats that are not negative have the order of their bits, so it is found bit by bit: counting runs
+    through whole registers, sorting does not.
     """
     bits = z.view(np.int32)
     for r in range(count):
