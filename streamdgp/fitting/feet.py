@@ -21,9 +21,10 @@ __all__ = ["FOOT", "MOST", "PHI", "POINT", "feet_on_raster", "feet_scratch", "fo
 MOST = 256
 """Rows that a scratch holds."""
 # What the scratch holds, as offsets of rows of MOST values: points (3), feet (2), place in the cell (2),
-# corners of the cell (12), and in the end phi (3), dphi/dv0 (3), dphi/dv1 (3).
-POINT, FOOT, _PLACE, _LOW, _HIGH, PHI, _DU, _DV, _END = (
-    MOST * k for k in (0, 3, 5, 7, 13, 19, 22, 25, 28)
+# corners of the cell (12), and in the end phi (3), dphi/dv0 (3), dphi/dv1 (3); the cell itself, and which
+# cell's corners are there.
+POINT, FOOT, _PLACE, _LOW, _HIGH, PHI, _DU, _DV, _CELL, _COPIED, _END = (
+    MOST * k for k in (0, 3, 5, 7, 13, 19, 22, 25, 28, 29, 30)
 )  # fmt: skip
 _WHOLE = 32
 _HALF = np.float32((RASTER - 1) / 2)
@@ -47,11 +48,17 @@ def _copy_corners(raster: Any, s: Any, count: int) -> None:
     for r in range(count):
         a = (s[FOOT + r] + _ONE) * _HALF
         b = (s[FOOT + MOST + r] + _ONE) * _HALF
-        i = np.int32(min(max(a, np.float32(0)), _LAST_CELL))
-        j = np.int32(min(max(b, np.float32(0)), _LAST_CELL))
-        s[_PLACE + r] = a - np.float32(i)
-        s[_PLACE + MOST + r] = b - np.float32(j)
-        corner = np.uint32(_ROW * i + 3 * j)
+        i = np.float32(np.int32(min(max(a, np.float32(0)), _LAST_CELL)))
+        j = np.float32(np.int32(min(max(b, np.float32(0)), _LAST_CELL)))
+        s[_PLACE + r] = a - i
+        s[_PLACE + MOST + r] = b - j
+        s[_CELL + r] = np.float32(_ROW) * i + np.float32(3) * j
+    for r in range(count):
+        # Most steps end in the cell that they came from.
+        if s[_CELL + r] == s[_COPIED + r]:
+            continue
+        s[_COPIED + r] = s[_CELL + r]
+        corner = np.uint32(s[_CELL + r])
         for k in range(6):
             s[_LOW + k * MOST + r] = raster[corner + np.uint32(k)]
         for k in range(6):
@@ -135,6 +142,8 @@ def feet_on_raster(raster: Any, s: Any, count: int, steps: int) -> None:
     row do not depend on its place.
     """
     count = (count + _WHOLE - 1) // _WHOLE * _WHOLE
+    for r in range(count):
+        s[_COPIED + r] = -_ONE
     for _ in range(steps):
         _copy_corners(raster, s, count)
         _step(s, count)
