@@ -121,7 +121,8 @@ def neighbour_targets(
     n = own.shape[1]
     assert n <= MOST
     sample, weight, axis = np.empty(n, np.int64), np.empty(n), np.empty(3)
-    world = np.empty((n, 3))
+    # Coordinates one after another: the samples less the chart's anchor, and in a neighbour's frame.
+    world, there = np.empty(3 * n), np.empty(4 * n)
     precision = np.empty(n)
     pull = np.empty((n, 4))
     for row in range(charts.shape[0]):
@@ -132,7 +133,7 @@ def neighbour_targets(
             for k in range(3):
                 targets[row, i, k] = own[row, i, k]
                 rho2 += own[row, i, k] * own[row, i, k] / _BLEND_RADIUS2
-                world[i, k] = (
+                world[k * n + i] = (
                     rotation[c, k, 0] * own[row, i, 0]
                     + rotation[c, k, 1] * own[row, i, 1]
                     + rotation[c, k, 2] * own[row, i, 2]
@@ -151,18 +152,24 @@ def neighbour_targets(
             sx = (anchor[c, 0] - anchor[q, 0]) / scale_m
             sy = (anchor[c, 1] - anchor[q, 1]) / scale_m
             sz = (anchor[c, 2] - anchor[q, 2]) / scale_m
+            r00, r10, r20 = rotation[q, 0, 0], rotation[q, 1, 0], rotation[q, 2, 0]
+            r01, r11, r21 = rotation[q, 0, 1], rotation[q, 1, 1], rotation[q, 2, 1]
+            r02, r12, r22 = rotation[q, 0, 2], rotation[q, 1, 2], rotation[q, 2, 2]
+            # No branch inside: the compiler makes vectors of it.
             for i in range(n):
-                dx, dy, dz = world[i, 0] + sx, world[i, 1] + sy, world[i, 2] + sz
-                rho2 = (dx * dx + dy * dy + dz * dz) / _BLEND_RADIUS2
+                dx, dy, dz = world[i] + sx, world[n + i] + sy, world[2 * n + i] + sz
+                there[i] = dx * r00 + dy * r10 + dz * r20
+                there[n + i] = dx * r01 + dy * r11 + dz * r21
+                there[2 * n + i] = dx * r02 + dy * r12 + dz * r22
+                there[3 * n + i] = (dx * dx + dy * dy + dz * dz) / _BLEND_RADIUS2
+            for i in range(n):
+                rho2 = there[3 * n + i]
                 if rho2 >= 1.0 or precision[i] <= 0.0:
                     continue
                 k = near_enough
-                y0 = dx * rotation[q, 0, 0] + dy * rotation[q, 1, 0] + dz * rotation[q, 2, 0]
-                y1 = dx * rotation[q, 0, 1] + dy * rotation[q, 1, 1] + dz * rotation[q, 2, 1]
+                y0, y1 = there[i], there[n + i]
                 s[POINT + k], s[POINT + MOST + k], s[FOOT + k], s[FOOT + MOST + k] = y0, y1, y0, y1
-                s[POINT + 2 * MOST + k] = (
-                    dx * rotation[q, 0, 2] + dy * rotation[q, 1, 2] + dz * rotation[q, 2, 2]
-                )
+                s[POINT + 2 * MOST + k] = there[2 * n + i]
                 sample[k] = i
                 weight[k] = (1.0 - rho2) ** 3
                 near_enough += 1
