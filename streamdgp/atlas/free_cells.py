@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from streamdgp.evidence.free_space import extent, is_hidden, least_and_gap, passes_at, project
+from streamdgp.evidence.free_space import extent, is_hidden, least_and_gap, passes_at, pixel_and_gap, project
 from streamdgp.evidence.patches import SUPPORT_CELLS
 from streamdgp.fitting.pointers import raster_at
 
@@ -39,6 +39,9 @@ _LEVELS = 6.0
 _BULGE = 0.3
 # What comes into space that was long free must be able to show within some frames.
 _MOST_INHERITED = 12
+# The cells of a chart side by side, as rows of a scratch.
+_CELLS = SUPPORT_CELLS * SUPPORT_CELLS
+_U, _V, _D, _FACING = (_CELLS * k for k in range(4))
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -46,6 +49,72 @@ def _share(hits: int, passes: int) -> float:
     """Hits among hits and passes; one judgement alone opens no hole."""
     against = PASS_WEIGHT * max(passes - DOUBTED_PASSES, 0)
     return hits / (hits + against) if against > 0.0 else 1.0
+
+
+@njit(cache=True, nogil=True, forceinline=True, error_model="numpy")
+def _copy_judged(raster: Any, support: Any, passes: Any, cell_of: Any, s: Any) -> int:
+    """Put the cells that are surface, or were, side by side: points and central differences; their number."""
+    judged = 0
+    for i in range(SUPPORT_CELLS):
+        for j in range(SUPPORT_CELLS):
+            du, dv = 2 * i - (SUPPORT_CELLS - 1), 2 * j - (SUPPORT_CELLS - 1)
+            if support[i, j] == 0 and passes[i, j] == 0:
+                continue
+            if du * du + dv * dv > SUPPORT_CELLS * SUPPORT_CELLS:
+                continue
+            a, b = 2 * i + 1, 2 * j + 1
+            for k in range(3):
+                s[k * _CELLS + judged] = raster[a, b, k]
+                s[(3 + k) * _CELLS + judged] = raster[a + 1, b, k] - raster[a - 1, b, k]
+                s[(6 + k) * _CELLS + judged] = raster[a, b + 1, k] - raster[a, b - 1, k]
+            cell_of[judged] = i * SUPPORT_CELLS + j
+            judged += 1
+    return judged
+
+
+@njit(cache=True, nogil=True, forceinline=True, error_model="numpy")
+def _place(
+    judged: int,
+    anchor: Any,
+    rotation: Any,
+    scale_m: float,
+    origin: Any,
+    sensor_rotation: Any,
+    is_pinhole: bool,
+    camera: Any,
+    s: Any,
+    at: Any,
+) -> None:
+    """Where a camera sees the cells (column, row, depth; else their place in its frame), how slanted."""
+    x, y, z = anchor[0] - origin[0], anchor[1] - origin[1], anchor[2] - origin[2]
+    r00, r01, r02 = rotation[0, 0], rotation[0, 1], rotation[0, 2]
+    r10, r11, r12 = rotation[1, 0], rotation[1, 1], rotation[1, 2]
+    r20, r21, r22 = rotation[2, 0], rotation[2, 1], rotation[2, 2]
+    q00, q01, q02 = sensor_rotation[0, 0], sensor_rotation[0, 1], sensor_rotation[0, 2]
+    q10, q11, q12 = sensor_rotation[1, 0], sensor_rotation[1, 1], sensor_rotation[1, 2]
+    q20, q21, q22 = sensor_rotation[2, 0], sensor_rotation[2, 1], sensor_rotation[2, 2]
+    f0, f1, f2, f3 = camera[0], camera[1], camera[2], camera[3]
+    # No branch inside: the compiler makes vectors of it.
+    for n in range(judged):
+        r0, r1, r2 = s[n] * scale_m, s[_CELLS + n] * scale_m, s[2 * _CELLS + n] * scale_m
+        px = x + r00 * r0 + r01 * r1 + r02 * r2
+        py = y + r10 * r0 + r11 * r1 + r12 * r2
+        pz = z + r20 * r0 + r21 * r1 + r22 * r2
+        xs = px * q00 + py * q10 + pz * q20
+        ys = px * q01 + py * q11 + pz * q21
+        zs = px * q02 + py * q12 + pz * q22
+        at[_U + n] = f0 * xs / zs + f2 if is_pinhole else xs
+        at[_V + n] = f1 * ys / zs + f3 if is_pinhole else ys
+        at[_D + n] = zs
+        # Tangents by central differences give the cell's normal, here in the chart's frame.
+        s0, s1, s2 = s[3 * _CELLS + n], s[4 * _CELLS + n], s[5 * _CELLS + n]
+        t0, t1, t2 = s[6 * _CELLS + n], s[7 * _CELLS + n], s[8 * _CELLS + n]
+        n0, n1, n2 = s1 * t2 - s2 * t1, s2 * t0 - s0 * t2, s0 * t1 - s1 * t0
+        l0 = px * r00 + py * r10 + pz * r20
+        l1 = px * r01 + py * r11 + pz * r21
+        l2 = px * r02 + py * r12 + pz * r22
+        size = np.sqrt((n0 * n0 + n1 * n1 + n2 * n2) * (px * px + py * py + pz * pz))
+        at[_FACING + n] = abs(n0 * l0 + n1 * l1 + n2 * l2) / max(size, 1e-30)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -80,6 +149,7 @@ def count_votes(
     is not fitted.
     """
     out = np.empty(2)
+    s, at, cell_of = np.empty(9 * _CELLS, np.float32), np.zeros(4 * _CELLS), np.empty(_CELLS, np.int32)
     for c in range(begin, end):
         if raster_address[c] == 0:
             continue
@@ -105,67 +175,46 @@ def count_votes(
         around = extent(xs, ys, zs, d, scale_m, is_pinhole, camera, _LIMB_WINDOW)
         if is_hidden(out[0], out[1], around, d - depth_m - margin_m, far, seen.shape, not is_pinhole):
             continue
-        raster = raster_at(raster_address[c])
-        for i in range(SUPPORT_CELLS):
-            for j in range(SUPPORT_CELLS):
-                p = passes[c, i, j]
-                du, dv = 2.0 * i - (SUPPORT_CELLS - 1), 2.0 * j - (SUPPORT_CELLS - 1)
-                if support[c, i, j] == 0 and p == 0:
-                    continue
-                if du * du + dv * dv > SUPPORT_CELLS * SUPPORT_CELLS:
-                    continue
-                a, b = 2 * i + 1, 2 * j + 1
-                r0, r1, r2 = raster[a, b, 0] * scale_m, raster[a, b, 1] * scale_m, raster[a, b, 2] * scale_m
-                px = x + rotation[c, 0, 0] * r0 + rotation[c, 0, 1] * r1 + rotation[c, 0, 2] * r2
-                py = y + rotation[c, 1, 0] * r0 + rotation[c, 1, 1] * r1 + rotation[c, 1, 2] * r2
-                pz = z + rotation[c, 2, 0] * r0 + rotation[c, 2, 1] * r1 + rotation[c, 2, 2] * r2
-                xs = px * sensor_rotation[0, 0] + py * sensor_rotation[1, 0] + pz * sensor_rotation[2, 0]
-                ys = px * sensor_rotation[0, 1] + py * sensor_rotation[1, 1] + pz * sensor_rotation[2, 1]
-                zs = px * sensor_rotation[0, 2] + py * sensor_rotation[1, 2] + pz * sensor_rotation[2, 2]
-                d = project(xs, ys, zs, is_pinhole, camera, out)
-                if d <= 0.0:
-                    continue
-                # Tangents by central differences give the cell's normal, here in the chart's frame.
-                s0 = raster[a + 1, b, 0] - raster[a - 1, b, 0]
-                s1 = raster[a + 1, b, 1] - raster[a - 1, b, 1]
-                s2 = raster[a + 1, b, 2] - raster[a - 1, b, 2]
-                t0 = raster[a, b + 1, 0] - raster[a, b - 1, 0]
-                t1 = raster[a, b + 1, 1] - raster[a, b - 1, 1]
-                t2 = raster[a, b + 1, 2] - raster[a, b - 1, 2]
-                n0, n1, n2 = s1 * t2 - s2 * t1, s2 * t0 - s0 * t2, s0 * t1 - s1 * t0
-                l0 = px * rotation[c, 0, 0] + py * rotation[c, 1, 0] + pz * rotation[c, 2, 0]
-                l1 = px * rotation[c, 0, 1] + py * rotation[c, 1, 1] + pz * rotation[c, 2, 1]
-                l2 = px * rotation[c, 0, 2] + py * rotation[c, 1, 2] + pz * rotation[c, 2, 2]
-                size = np.sqrt((n0 * n0 + n1 * n1 + n2 * n2) * (px * px + py * py + pz * pz))
-                facing = abs(n0 * l0 + n1 * l1 + n2 * l2) / max(size, 1e-30)
-                if facing < _LEAST_INCIDENCE:
-                    continue
-                # Elsewhere the pixels around the very one would widen every edge by a pixel.
-                wide = 1 if is_pinhole and facing > _LIMB_COS else _LIMB_WINDOW
-                nearest, gap = least_and_gap(
-                    seen, out[0], out[1], wide, not is_pinhole, d, _BEFORE * margin_m
-                )
-                if not nearest > 0.0:
-                    continue
-                reach_m = margin_m + _SIGMAS * (noise[0] + noise[1] * (nearest - noise[2]) ** 2)
-                facing = max(facing, _LEAST_COS)
-                is_hit = gap * facing <= reach_m
-                if not is_hit and (nearest - d) * facing <= reach_m:
-                    continue
-                h = hits[c, i, j]
-                before = _share(h, p)
-                if max(h, p) >= MOST_VOTES:
-                    h //= 2
-                    p //= 2
-                if is_hit:
-                    h += 1
-                else:
-                    p += 1
-                hits[c, i, j] = h
-                passes[c, i, j] = p
-                if int(before * _LEVELS) != int(_share(h, p) * _LEVELS):
-                    shifts[c] = 1
-                is_counted[c] = 1
+        judged = _copy_judged(raster_at(raster_address[c]), support[c], passes[c], cell_of, s)
+        _place(judged, anchor[c], rotation[c], scale_m, origin, sensor_rotation, is_pinhole, camera, s, at)
+        for n in range(judged):
+            i, j = cell_of[n] // SUPPORT_CELLS, cell_of[n] % SUPPORT_CELLS
+            p = passes[c, i, j]
+            facing = at[_FACING + n]
+            if facing < _LEAST_INCIDENCE:
+                continue
+            u, v, d = at[_U + n], at[_V + n], at[_D + n]
+            if not is_pinhole:
+                d = project(u, v, d, is_pinhole, camera, out)
+                u, v = out[0], out[1]
+            if d <= 0.0:
+                continue
+            # Elsewhere the pixels around the very one would widen every edge by a pixel.
+            if is_pinhole and facing > _LIMB_COS:
+                nearest, gap = pixel_and_gap(seen, u, v, d, _BEFORE * margin_m)
+            else:
+                nearest, gap = least_and_gap(seen, u, v, _LIMB_WINDOW, not is_pinhole, d, _BEFORE * margin_m)
+            if not nearest > 0.0:
+                continue
+            reach_m = margin_m + _SIGMAS * (noise[0] + noise[1] * (nearest - noise[2]) ** 2)
+            facing = max(facing, _LEAST_COS)
+            is_hit = gap * facing <= reach_m
+            if not is_hit and (nearest - d) * facing <= reach_m:
+                continue
+            h = hits[c, i, j]
+            before = _share(h, p)
+            if max(h, p) >= MOST_VOTES:
+                h //= 2
+                p //= 2
+            if is_hit:
+                h += 1
+            else:
+                p += 1
+            hits[c, i, j] = h
+            passes[c, i, j] = p
+            if int(before * _LEVELS) != int(_share(h, p) * _LEVELS):
+                shifts[c] = 1
+            is_counted[c] = 1
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

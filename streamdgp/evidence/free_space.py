@@ -26,6 +26,7 @@ __all__ = [
     "least_and_gap",
     "least_around",
     "passes_at",
+    "pixel_and_gap",
     "project",
 ]
 
@@ -100,6 +101,18 @@ def least_and_gap(
                 if least <= 0.0 or there < least:
                     least = there
     return least, gap
+
+
+@njit(cache=True, nogil=True, forceinline=True, error_model="numpy")
+def pixel_and_gap(seen: Any, u: float, v: float, d: float, before_m: float) -> tuple[float, float]:
+    """``least_and_gap`` of the very pixel of an image that does not wrap."""
+    i, j = int(np.floor(v + 0.5)), int(np.floor(u + 0.5))
+    if i < 0 or i >= seen.shape[0] or j < 0 or j >= seen.shape[1]:
+        return 0.0, np.inf
+    there = float(seen[i, j])
+    if not there > 0.0:
+        return 0.0, np.inf
+    return there, abs(there - d) if there >= d - before_m else np.inf
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
