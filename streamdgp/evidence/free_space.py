@@ -75,6 +75,15 @@ def farthest_per_tile(seen: Any) -> Any:
 @njit(cache=True, nogil=True, error_model="numpy")
 def least_around(seen: Any, u: float, v: float, window: int, wraps: bool) -> float:
     """The least return of the window x window pixels nearest (u, v); 0 where there is none."""
+    if not wraps:
+        first = 0.5 * (window - 1)
+        i0, j0 = int(np.floor(v - first + 0.5)), int(np.floor(u - first + 0.5))
+        nearest = np.float32(np.inf)
+        for i in range(max(i0, 0), min(i0 + window, seen.shape[0])):
+            for j in range(max(j0, 0), min(j0 + window, seen.shape[1])):
+                there = seen[i, j]
+                nearest = min(nearest, there) if there > 0.0 else nearest
+        return float(nearest) if nearest < np.inf else 0.0
     least: float = least_and_gap(seen, u, v, window, wraps, 0.0, 0.0)[0]
     return least
 
