@@ -18,7 +18,7 @@ from streamdgp.atlas.atlas import Atlas
 from streamdgp.atlas.changes import AtlasChanges, AtlasState, TableChange
 from streamdgp.atlas.support import followed_cells
 from streamdgp.config import SceneConfig
-from streamdgp.consistency.sweep import make_consistent
+from streamdgp.consistency.sweep import make_consistent, replaces_all
 from streamdgp.errors import StorageError
 from streamdgp.evidence.patches import DIRTY_CELLS, SUPPORT_CELLS, gather_patches
 from streamdgp.evidence.surfels import FREE_MARGIN_VOX, SurfelMap, TouchedSurfels
@@ -297,6 +297,7 @@ class Reconstructor:
         frame_index: int,
     ) -> None:
         """Fit the dirty charts, cold or warm, and put them into the atlas."""
+        is_replaced = replaces_all(m.config.consistency)
         for group, is_cold in ((np.flatnonzero(cold), True), (np.flatnonzero(~cold), False)):
             if not len(group):
                 continue
@@ -310,7 +311,13 @@ class Reconstructor:
                 self.device,
                 None if is_cold else m.atlas.rasters.addresses(charts[group]),
             )
-            m.atlas.store_weights(charts[group], fit.parameters, fit.rasters)
+            done = 0
+            for block in fit.blocks:
+                part = slice(done, done + len(block))
+                # The consistency step replaces them at once; else no raster may keep its block alive.
+                rasters = block if is_replaced else [raster.copy() for raster in block]
+                m.atlas.store_weights(charts[group[part]], fit.parameters[part], rasters)
+                done = part.stop
             m.atlas.columns["residual"][charts[group]] = fit.residual
             m.atlas.columns["ridge"][charts[group]] = fit.ridge
         followed = followed_cells(patches.points, patches.weights, m.atlas.rasters.addresses(charts))

@@ -17,7 +17,7 @@ from streamdgp.evidence.precision import rounded
 from streamdgp.evidence.surfels import SurfelMap
 from streamdgp.fitting.raster import RASTER
 from streamdgp.frames.view import SensorView
-from streamdgp.memory import ArrayMemory, HeapMemory
+from streamdgp.memory import ArrayMemory, Arrays, HeapMemory
 from streamdgp.parts import in_parts
 from streamdgp.sampling.anchors import insert_charts
 
@@ -202,7 +202,7 @@ class Atlas:
         self,
         charts: npt.NDArray[np.int64],
         parameters: npt.NDArray[np.float32],
-        rasters: Sequence[npt.NDArray[np.float32]],
+        rasters: Arrays,
     ) -> None:
         """Replace weights and rasters; old rasters stay untouched for the snapshots that hold them.
 

@@ -22,7 +22,13 @@ from streamdgp.fitting.at_samples import consistency_samples
 from streamdgp.fitting.batches import in_half_precision, map_batches, rasters_of_batch
 from streamdgp.fitting.types import Regime
 
-__all__ = ["consistency_samples", "make_consistent", "neighbour_predictions", "seam_distances_m"]
+__all__ = [
+    "consistency_samples",
+    "make_consistent",
+    "neighbour_predictions",
+    "replaces_all",
+    "seam_distances_m",
+]
 
 _REACH = 1.5
 # Neighbours farther off than this many residuals of a chart count for less.
@@ -96,6 +102,11 @@ def neighbour_predictions(
     return targets, overlap
 
 
+def replaces_all(config: ConsistencyConfig) -> bool:
+    """Whether ``make_consistent`` gives charts new weights, or leaves them as they are."""
+    return config.sweeps > 0 and config.weight > 0
+
+
 def make_consistent(
     atlas: Atlas, regime: Regime, charts: npt.NDArray[np.int64], config: ConsistencyConfig
 ) -> None:
@@ -103,7 +114,7 @@ def make_consistent(
 
     Every sweep starts from the charts' own evidence solution, so sweeps do not diffuse.
     """
-    if config.sweeps == 0 or config.weight == 0 or not len(charts):
+    if not (replaces_all(config) and len(charts)):
         return
     alone = atlas.parameters(charts)
     for _ in range(config.sweeps):

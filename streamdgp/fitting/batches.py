@@ -28,6 +28,7 @@ __all__ = [
     "fit_in_batches",
     "in_half_precision",
     "map_batches",
+    "raster_block",
     "rasters_of",
     "rasters_of_batch",
 ]
@@ -75,16 +76,18 @@ def in_half_precision(parameters: torch.Tensor) -> torch.Tensor:
     return parameters.clamp(-most, most).half().to(parameters.dtype)
 
 
-def rasters_of_batch(regime: Regime, parameters: torch.Tensor) -> list[npt.NDArray[np.float32]]:
-    """Rasters of at most one batch, padded to a full one: the same bits in any company.
-
-    Every raster is an array of its own, so that the atlas can replace it and a snapshot hold it.
-    """
+def raster_block(regime: Regime, parameters: torch.Tensor) -> npt.NDArray[np.float32]:
+    """Rasters (C, 33, 33, 3) of at most one batch, padded to a full one: the same bits in any company."""
     count = len(parameters)
     if count < BATCH:
         parameters = torch.cat([parameters, parameters.new_zeros(BATCH - count, parameters.shape[1])])
     rasters: npt.NDArray[np.float32] = regime.rasters(parameters).cpu().numpy()
-    return [raster.copy() for raster in rasters[:count]]
+    return rasters[:count]
+
+
+def rasters_of_batch(regime: Regime, parameters: torch.Tensor) -> list[npt.NDArray[np.float32]]:
+    """``raster_block``, every raster an array of its own: the atlas can replace it and a snapshot hold it."""
+    return [raster.copy() for raster in raster_block(regime, parameters)]
 
 
 def rasters_of(regime: Regime, parameters: torch.Tensor) -> list[npt.NDArray[np.float32]]:
@@ -95,12 +98,17 @@ def rasters_of(regime: Regime, parameters: torch.Tensor) -> list[npt.NDArray[np.
 
 @dataclass(frozen=True)
 class FittedCharts:
-    """parameters (C, P), residual and ridge (C,), and C rasters."""
+    """parameters (C, P), residual and ridge (C,), and rasters: a block (n, 33, 33, 3) for every batch."""
 
     parameters: npt.NDArray[np.float32]
     residual: npt.NDArray[np.float32]
     ridge: npt.NDArray[np.float32]
-    rasters: list[npt.NDArray[np.float32]]
+    blocks: list[npt.NDArray[np.float32]]
+
+    @property
+    def rasters(self) -> list[npt.NDArray[np.float32]]:
+        """All rasters, one after another; each keeps its block alive."""
+        return [raster for block in self.blocks for raster in block]
 
 
 def fit_in_batches(
@@ -117,7 +125,7 @@ def fit_in_batches(
     Results are on the CPU, with their rasters.
     """
 
-    def fit(part: slice) -> tuple[FitResult, list[npt.NDArray[np.float32]]]:
+    def fit(part: slice) -> tuple[FitResult, npt.NDArray[np.float32]]:
         rows = [torch.from_numpy(x[part]).to(device) for x in (points, weights, thickness)]
         patches = PatchBatch(rows[0], rows[1], rows[2])
         if stored is None:
@@ -127,7 +135,7 @@ def fit_in_batches(
                 patches = replace(patches, raster_addresses=raster_addresses[part])
             result = regime.fit_warm(patches, torch.from_numpy(stored[part]).to(device))
         result = replace(result, parameters=in_half_precision(result.parameters))
-        return result, rasters_of_batch(regime, result.parameters)
+        return result, raster_block(regime, result.parameters)
 
     parts = map_batches(fit, len(points))
 
@@ -137,5 +145,5 @@ def fit_in_batches(
         )
         return whole
 
-    rasters = [raster for _, part in parts for raster in part]
-    return FittedCharts(joined("parameters"), joined("residual"), joined("ridge"), rasters)
+    blocks = [block for _, block in parts]
+    return FittedCharts(joined("parameters"), joined("residual"), joined("ridge"), blocks)

@@ -1,8 +1,16 @@
 """Where the long arrays of a scene live: on the heap, or in pages that a budget can put on disk."""
 
-from streamdgp.memory._addressed import AddressedArrays, ArrayList
+from streamdgp.memory._addressed import AddressedArrays, ArrayList, Arrays
 from streamdgp.memory._budget import MemoryBudget
 from streamdgp.memory._heap import ArrayMemory, HeapMemory
 from streamdgp.memory._paged import PagedMemory
 
-__all__ = ["AddressedArrays", "ArrayList", "ArrayMemory", "HeapMemory", "MemoryBudget", "PagedMemory"]
+__all__ = [
+    "AddressedArrays",
+    "ArrayList",
+    "ArrayMemory",
+    "Arrays",
+    "HeapMemory",
+    "MemoryBudget",
+    "PagedMemory",
+]
