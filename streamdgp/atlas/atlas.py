@@ -24,6 +24,8 @@ from streamdgp.sampling.anchors import insert_charts
 __all__ = ["NORMAL_STEPS", "Atlas", "tangent_frames"]
 
 _CELLS = DIRTY_CELLS * DIRTY_CELLS
+# Charts, a few microseconds each.
+_LEAST_PART = 200
 NORMAL_STEPS = 32767
 """A unit in a component of a stored normal."""
 
@@ -158,11 +160,16 @@ class Atlas:
         c = self.columns
         # A cell that got its place takes what the evidence remembers of it.
         is_new = settle_cells(charts, observations, c["support"], c["hits"], c["passes"])
-        inherit_passes(
-            charts, is_new, c["anchor"], c["rotation"], self.scale_m,
-            self.rasters.addresses(charts), evidence.voxel_size_m, evidence.table, evidence.block_keys,
-            evidence.passes, c["passes"],
-        )  # fmt: skip
+        addresses = self.rasters.addresses(charts)
+
+        def inherit(begin: int, end: int) -> None:
+            inherit_passes(
+                charts[begin:end], is_new[begin:end], c["anchor"], c["rotation"], self.scale_m,
+                addresses[begin:end], evidence.voxel_size_m, evidence.table, evidence.block_keys,
+                evidence.passes, c["passes"],
+            )  # fmt: skip
+
+        in_parts(inherit, len(charts), _LEAST_PART)
         c["fit_mass"][charts] = rounded(mass, MASS_BITS)
         c["fresh_mass"][charts] = 0
         c["fits"][charts] += 1
