@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.ndimage import binary_closing
 
 from streamdgp.atlas.atlas import Atlas
-from streamdgp.atlas.support import followed_cells
+from streamdgp.atlas.support import followed_cells, settle_cells, show_cells, support_masks
 from streamdgp.evidence.patches import SUPPORT_CELLS
 
 _CELL = 2 / SUPPORT_CELLS
@@ -64,3 +65,45 @@ def test_another_sheet_backs_nothing() -> None:
     assert not followed[SUPPORT_CELLS // 2 + 1 :].any()
     noisy = np.full_like(exact, 1 / (4 * _CELL) ** 2)
     assert followed_cells(points, noisy, addresses).all()
+
+
+@pytest.mark.parametrize("share", [0.02, 0.15, 0.5])
+def test_votes_settle_where_the_evidence_is(share: float) -> None:
+    """By definition, with scipy's closing, for charts in any order; other charts stay as they are."""
+    rng = np.random.default_rng(5)
+    shape = (500, SUPPORT_CELLS, SUPPORT_CELLS)
+    hits, passes = ((rng.uniform(size=shape) < 0.5) * rng.integers(1, 40, shape) for _ in range(2))
+    hits, passes = hits.astype(np.uint8), passes.astype(np.uint8)
+    support = (rng.uniform(size=shape) < 0.5).astype(np.uint8)
+    charts = rng.permutation(500)[:450]
+    observations = ((rng.uniform(size=(450, *shape[1:])) < share) * 3.0).astype(np.float32)
+    before = hits.copy(), passes.copy()
+    is_new = settle_cells(charts, observations, support, hits, passes)
+    appeared = lost = 0
+    for row, c in enumerate(charts):
+        backed = observations[row] > 0
+        settled = binary_closing(np.pad(backed, 8), iterations=2)[8:-8, 8:-8]
+        np.testing.assert_array_equal(is_new[row], settled & (support[c] == 0) & (before[1][c] == 0))
+        np.testing.assert_array_equal(
+            hits[c], np.where(backed, np.maximum(before[0][c], 1), before[0][c] * settled)
+        )
+        np.testing.assert_array_equal(passes[c], before[1][c] * settled)
+        appeared += int(is_new[row].sum())
+        lost += int((before[0][c] > hits[c]).sum())
+    others = np.setdiff1d(np.arange(500), charts)
+    np.testing.assert_array_equal(hits[others], before[0][others])
+    np.testing.assert_array_equal(passes[others], before[1][others])
+    assert min(appeared, lost) > 100
+
+
+def test_what_is_shown_is_what_is_kept() -> None:
+    """For some charts, in any order: the kept support in 255ths, the shown one from 0 to 1."""
+    rng = np.random.default_rng(6)
+    shape = (500, SUPPORT_CELLS, SUPPORT_CELLS)
+    hits, passes = (rng.integers(0, 6, shape).astype(np.uint8) for _ in range(2))
+    support = np.full(shape, 77, np.uint8)
+    charts = rng.permutation(500)[:450]
+    shown = show_cells(charts, hits, passes, support)
+    np.testing.assert_array_equal(support[charts], support_masks(hits[charts], passes[charts]))
+    np.testing.assert_array_equal(shown, support[charts].astype(np.float32) / np.float32(255))
+    assert (support[np.setdiff1d(np.arange(500), charts)] == 77).all()

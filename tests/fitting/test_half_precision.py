@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks.inside import snapshot_state
-from streamdgp.config import FitConfig, RegimeName, SceneConfig
+from streamdgp.config import ConsistencyConfig, FitConfig, RegimeName, SceneConfig
 from streamdgp.fitting.batches import fit_in_batches, in_half_precision, rasters_of
 from streamdgp.fitting.lazy import LazyRegime
 from streamdgp.fitting.types import FitResult, PatchBatch
@@ -91,6 +91,18 @@ def test_a_fit_gives_what_is_stored_and_its_rasters(kind: type[LazyRegime], is_w
 
 def _rasters(r: Reconstructor) -> list[bytes]:
     return [np.asarray(raster).tobytes() for raster in r.surface().rasters]
+
+
+@pytest.mark.parametrize("sweeps", [0, 1])
+def test_no_raster_keeps_others_alive(sweeps: int) -> None:
+    """With the consistency step or without it: snapshots hold old rasters one by one."""
+    config = SceneConfig(evidence_voxel_m=VOXEL_M, consistency=ConsistencyConfig(sweeps=sweeps))
+    r = Reconstructor(config)
+    for frame in scan_frames("torus", True)[:3]:
+        r.integrate(frame)
+    rasters = list(r.surface().rasters)
+    assert len(rasters) > 100
+    assert all(raster.base is None for raster in rasters)
 
 
 @pytest.mark.parametrize("regime", ["lazy", "active"])

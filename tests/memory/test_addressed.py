@@ -88,3 +88,22 @@ def test_views_keep_their_own_address() -> None:
     arrays = AddressedArrays()
     arrays.extend(whole)
     _check(arrays, [0.0, 1.0, 2.0, 3.0])
+
+
+@pytest.mark.parametrize("is_one", [True, False])
+def test_several_at_once(is_one: bool) -> None:
+    """As a list or as one array of them; of two for one entry the last stays."""
+    arrays = AddressedArrays()
+    arrays.extend(_array(k) for k in range(300))
+    held = arrays.held()
+    new = np.stack([_array(1000 + k) for k in range(4)])
+    arrays.put(np.array([7, 299, 0, 7]), new if is_one else list(new))
+    values = [float(k) for k in range(300)]
+    _check(held, values)
+    values[0], values[7], values[299] = 1002.0, 1003.0, 1001.0
+    _check(arrays, values)
+    with pytest.raises(IndexError):
+        arrays.put(np.array([1, 300]), new[:2])
+    with pytest.raises(ValueError, match=r"1 arrays, not of shape \(4, 5\)"):
+        arrays.put(np.array([1]), new)
+    _check(arrays, values)
