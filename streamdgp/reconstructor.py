@@ -218,7 +218,7 @@ class Reconstructor:
         created: list[npt.NDArray[np.int64]] = []
         while True:
             a = m.atlas
-            normal = np.ascontiguousarray(a.columns["rotation"][:, :, 2])
+            normal = a.columns["rotation"][:, :, 2]
             count, done = place_anchors(
                 candidates, a.radius_m, a.scale_m, m.min_cos, _MIN_SURFELS_PER_ANCHOR, e.voxel_size_m,
                 e.look_up, count, a.columns["anchor"], normal, a.grid, done,

@@ -124,7 +124,7 @@ def write_array(root: zarr.Group, name: str, values: npt.NDArray[Any], digests: 
 def _compressor(dtype: np.dtype[Any]) -> BloscCodec:
     """zstd behind a shuffle: values of a page share their high bytes, and small counts their high bits."""
     shuffle: Literal["shuffle", "bitshuffle"] = "bitshuffle" if dtype.itemsize == 1 else "shuffle"
-    return BloscCodec(cname="zstd", clevel=3, shuffle=shuffle, typesize=dtype.itemsize)
+    return BloscCodec(cname="zstd", clevel=5, shuffle=shuffle, typesize=dtype.itemsize)
 
 
 def _create(
