@@ -41,7 +41,7 @@ def gather_patches(
     """Fill the rows of ``charts`` (K,).
 
     Ball membership is decided by the voxel, not by the moving mean. Evidence is binned in columns
-    of the tangent plane (16 x 16) split in 8 layers of height, so folds stay apart while the noise
+    of the tangent plane (16 x 16) split in 9 layers of height, so folds stay apart while the noise
     of one sheet is averaged. Only the sheet that passes the anchor is taken (``streamdgp.evidence.sheets``);
     ``mass`` counts all the same, as ``survey_touched`` does.
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-__all__ = ["ALL_CELLS", "follow_sheet", "sheet_scratch"]
+__all__ = ["ALL_CELLS", "BRIDGED_CELLS", "follow_sheet", "sheet_scratch"]
 
 ALL_CELLS = np.uint32(0xFFFFFFFF)
 """Every cell of a row."""

@@ -81,9 +81,9 @@ class AddressedArrays:
     def put(self, indices: npt.NDArray[np.int64], arrays: Arrays) -> None:
         """Replace arrays. They are taken over: the caller must not write to them any more."""
         require_within(indices, len(self))
+        if len(arrays) != len(indices):
+            raise ValueError(f"{len(indices)} arrays, not {len(arrays)}")
         if isinstance(arrays, np.ndarray):
-            if len(arrays) != len(indices):
-                raise ValueError(f"{len(indices)} arrays, not of shape {arrays.shape}")
             first = arrays.__array_interface__["data"][0]
             self._addresses[indices] = first + arrays.strides[0] * np.arange(len(arrays))
             for index, array in zip(indices.tolist(), arrays, strict=True):

@@ -59,6 +59,8 @@ class SlotArrays:
         if not len(indices):
             return
         require_within(indices, self._count)
+        if len(arrays) != len(indices):
+            raise ValueError(f"{len(indices)} arrays, not {len(arrays)}")
         old, new = self._slot[indices], self._take(len(indices))
         for row, slot in enumerate(new):
             self._slots[slot] = arrays[row]

@@ -156,6 +156,24 @@ def test_an_index_of_no_entry_is_refused_and_changes_nothing(
     assert arrays[3].shape == (0,)
 
 
+@pytest.mark.parametrize("is_paged", [True, False])
+def test_one_array_of_several_is_as_good_as_a_list(region: Region, is_paged: bool) -> None:
+    rng = np.random.default_rng(6)
+    arrays: ArrayList = SlotArrays(region) if is_paged else AddressedArrays()
+    arrays.extend_empty(5)
+    first, second = _arrays(rng, 5), _arrays(rng, 3)
+    arrays.put(np.arange(5), np.stack(first))
+    held = arrays.held()
+    arrays.put(np.array([4, 0, 2]), np.stack(second))
+    assert _bits(held) == [array.tobytes() for array in first]
+    wanted = [array.tobytes() for array in (second[1], first[1], second[2], first[3], second[0])]
+    assert _bits(arrays) == wanted
+    for given in (second, np.stack(second)):
+        with pytest.raises(ValueError, match="2 arrays, not 3"):
+            arrays.put(np.array([0, 1]), given)
+    assert _bits(arrays) == wanted
+
+
 def test_a_long_holder_keeps_its_slots_and_gives_them_back(region: Region) -> None:
     rng = np.random.default_rng(2)
     slots = SlotArrays(region)
