@@ -26,7 +26,7 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(cores(), "streamdgp-parts")
 
 
-def in_parts(work: Callable[[int, int], _T], count: int, least: int = 1, most: int | None = None) -> list[_T]:
+def in_parts(work: Callable[[int, int], _T], count: int, least: int = 1) -> list[_T]:
     """``work(begin, end)`` for consecutive parts of ``range(count)``, results in order.
 
     What the parts are depends on the number of cores: work must give the same whatever they are.
@@ -35,12 +35,8 @@ def in_parts(work: Callable[[int, int], _T], count: int, least: int = 1, most: i
     ----------
     least
         Fewer than so many are not worth waking another thread.
-    most
-        No part is longer: where all the work may lie in a few places, one thread must not get it all.
     """
     parts = min(_PARTS_PER_CORE * cores(), -(-count // least))
-    if most is not None:
-        parts = max(parts, -(-count // most))
     edges = [count * k // max(parts, 1) for k in range(parts + 1)]
     return share_out(lambda k: work(edges[k], edges[k + 1]), range(parts), _pool())
 

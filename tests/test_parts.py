@@ -66,11 +66,6 @@ def test_shares_come_in_order() -> None:
         assert [k for part in parts for k in part] == list(range(count))
         assert all(parts)
     assert in_parts(lambda begin, end: (begin, end), 99, least=100) == [(0, 99)]
-    parts = in_parts(lambda begin, end: (begin, end), 10_000, most=7)
-    assert max(end - begin for begin, end in parts) <= 7
-    assert [begin for begin, _ in parts[1:]] == [end for _, end in parts[:-1]]
-    assert (parts[0][0], parts[-1][1]) == (0, 10_000)
-    assert in_parts(lambda begin, end: (begin, end), 0, most=7) == []
 
 
 def test_the_caller_goes_on_alone_while_the_others_are_busy() -> None:

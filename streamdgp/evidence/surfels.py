@@ -33,7 +33,6 @@ _COLUMNS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "view_seen": (np.uint8, (4,)),
     "streak": (np.uint8, ()),
 }
-_MOST_BLOCKS = 500
 _VIEW_CELL_VOX = 25.0
 _MAX_VOXEL = 2**30
 _CELLS_PER_BLOCK = 64
@@ -202,8 +201,7 @@ class SurfelMap:
             )  # fmt: skip
             return index[:k].copy(), gained[:k].copy()
 
-        # The blocks in view were mostly met one after another.
-        parts = in_parts(judge, self.block_count, most=_MOST_BLOCKS)
+        parts = in_parts(judge, self.block_count)
         index = np.concatenate([np.zeros(0, np.int64), *(part[0] for part in parts)])
         return TouchedSurfels(index, np.concatenate([np.zeros(0), *(part[1] for part in parts)]))
 
