@@ -19,6 +19,7 @@ import numpy as np
 from numba import njit
 
 from streamdgp.fitting.feet import FOOT, MOST, PHI, POINT, feet_on_raster, feet_scratch, foot_normal
+from streamdgp.fitting.lattice import AFFINE, raster_of_chart
 from streamdgp.fitting.pointers import raster_at
 from streamdgp.fitting.raster import RASTER
 from streamdgp.fitting.small_systems import (
@@ -30,10 +31,9 @@ from streamdgp.fitting.small_systems import (
     tridiagonalise,
 )
 
-__all__ = ["STEEP_COS", "STEEP_SHARE", "rasters_of_charts", "regress_charts"]
+__all__ = ["STEEP_COS", "STEEP_SHARE", "regress_charts"]
 
 _HALF = (RASTER - 1) / 2
-_AFFINE = 3
 _JITTER = 1e-6
 _STEPS = 2
 _WIDE = 32
@@ -41,65 +41,6 @@ STEEP_COS = 0.4
 """A chart is steep where its normal leans further from the tangent plane's than this, 66 degrees."""
 STEEP_SHARE = 0.02
 """A chart with no more steep rows than this is a graph over its tangent plane."""
-
-
-@njit(cache=True, nogil=True, fastmath=True, forceinline=True, error_model="numpy")
-def _column(coefficients: Any, g: int, k: int) -> Any:
-    return (
-        np.float32(coefficients[g, k]),
-        np.float32(coefficients[g + 1, k]),
-        np.float32(coefficients[g + 2, k]),
-        np.float32(coefficients[g + 3, k]),
-    )
-
-
-@njit(cache=True, nogil=True, fastmath=True, forceinline=True, error_model="numpy")
-def _raster(lattice: Any, coefficients: Any, planes: Any, raster: Any) -> None:
-    """phi on the lattice (3267,) from coefficients (3 + m, 3); ``planes`` (3, 1089) is scratch."""
-    x, y, z = planes[0], planes[1], planes[2]
-    for i in range(RASTER):
-        u = np.float32(i / _HALF - 1.0)
-        for j in range(RASTER):
-            v = np.float32(j / _HALF - 1.0)
-            for k in range(3):
-                planes[k, RASTER * i + j] = (
-                    u * coefficients[0, k] + v * coefficients[1, k] + coefficients[2, k]
-                )
-    # Four features at a time: sums are read and written as seldom, and their order stays that of features.
-    whole = lattice.shape[0] // 4 * 4
-    for f in range(0, whole, 4):
-        psi0, psi1, psi2, psi3 = lattice[f], lattice[f + 1], lattice[f + 2], lattice[f + 3]
-        g = _AFFINE + f
-        x0, x1, x2, x3 = _column(coefficients, g, 0)
-        y0, y1, y2, y3 = _column(coefficients, g, 1)
-        z0, z1, z2, z3 = _column(coefficients, g, 2)
-        for p in range(RASTER * RASTER):
-            x[p] = x[p] + x0 * psi0[p] + x1 * psi1[p] + x2 * psi2[p] + x3 * psi3[p]
-            y[p] = y[p] + y0 * psi0[p] + y1 * psi1[p] + y2 * psi2[p] + y3 * psi3[p]
-            z[p] = z[p] + z0 * psi0[p] + z1 * psi1[p] + z2 * psi2[p] + z3 * psi3[p]
-    for f in range(whole, lattice.shape[0]):
-        psi, g = lattice[f], _AFFINE + f
-        x0, y0, z0 = (
-            np.float32(coefficients[g, 0]),
-            np.float32(coefficients[g, 1]),
-            np.float32(coefficients[g, 2]),
-        )
-        for p in range(RASTER * RASTER):
-            x[p] += x0 * psi[p]
-            y[p] += y0 * psi[p]
-            z[p] += z0 * psi[p]
-    for p in range(RASTER * RASTER):
-        raster[3 * p] = x[p]
-        raster[3 * p + 1] = y[p]
-        raster[3 * p + 2] = z[p]
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def rasters_of_charts(lattice: Any, coefficients: Any, rasters: Any) -> None:
-    """phi of every chart on the lattice: features there (m, 1089), (C, 3 + m, 3) to (C, 33, 33, 3)."""
-    planes = np.empty((3, RASTER * RASTER), np.float32)
-    for chart in range(coefficients.shape[0]):
-        _raster(lattice, coefficients[chart], planes, rasters[chart].reshape(-1))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -210,7 +151,7 @@ def _design(
         rows[2, r] = root
         for k in range(3):
             flat = b[0, k] * u + b[1, k] * v + b[2, k]
-            rows[_AFFINE + m + k, r] = root * (points[r, k] - flat)
+            rows[AFFINE + m + k, r] = root * (points[r, k] - flat)
         x = (u + 1.0) * _HALF
         z = (v + 1.0) * _HALF
         i = min(max(int(np.floor(x)), 0), RASTER - 2)
@@ -225,7 +166,7 @@ def _design(
         for f in range(m):
             psi[f] = w00 * t00[f] + w01 * t01[f] + w10 * t10[f] + w11 * t11[f]
         for f in range(m):
-            rows[_AFFINE + f, r] = psi[f]
+            rows[AFFINE + f, r] = psi[f]
 
 
 @njit(cache=True, nogil=True, fastmath=True, forceinline=True, error_model="numpy")
@@ -266,7 +207,7 @@ def _choose_ridge(
 ) -> float:
     """Ridge by marginal likelihood (``ridge.py``) and its solution (3 + m, 3), relative to the affine fit."""
     m = len(penalty)
-    k = _AFFINE + m
+    k = AFFINE + m
     a = np.empty((3, 3))
     for i in range(3):
         for j in range(3):
@@ -278,7 +219,7 @@ def _choose_ridge(
     l10, l20, l21 = a[1, 0] / a[1, 1], a[2, 0] / a[2, 2], a[2, 1] / a[2, 2]
     r0, r1, r2 = 1.0 / a[0, 0], 1.0 / a[1, 1], 1.0 / a[2, 2]
     for f in range(m):
-        source = gram[_AFFINE + f]
+        source = gram[AFFINE + f]
         x0 = source[0] * r0
         x1 = source[1] * r1 - l10 * x0
         x2 = (source[2] * r2 - l20 * x0 - l21 * x1) * r2
@@ -296,16 +237,16 @@ def _choose_ridge(
     root = 1.0 / np.sqrt(penalty)
     e0, e1, e2 = eliminated[0], eliminated[1], eliminated[2]
     for f in range(m):
-        source, row = gram[_AFFINE + f], s[f]
+        source, row = gram[AFFINE + f], s[f]
         c0, c1, c2 = source[0], source[1], source[2]
         for g in range(f + 1):
-            row[g] = (source[_AFFINE + g] - c0 * e0[g] - c1 * e1[g] - c2 * e2[g]) * root[f] * root[g]
+            row[g] = (source[AFFINE + g] - c0 * e0[g] - c1 * e1[g] - c2 * e2[g]) * root[f] * root[g]
         for g in range(f):
             s[g, f] = row[g]
         for c in range(3):
-            value = gram[k + c, _AFFINE + f] * 1.0
+            value = gram[k + c, AFFINE + f] * 1.0
             for i in range(3):
-                value -= gram[_AFFINE + f, i] * moment[i, c]
+                value -= gram[AFFINE + f, i] * moment[i, c]
             b[f, c] = value * root[f]
     rss_affine = 0.0
     for c in range(3):
@@ -322,7 +263,7 @@ def _choose_ridge(
         if grid[c] < floor:
             continue
         misfit = np.log(max(rss_affine - inner[c], 1e-12))
-        score = max(used - _AFFINE, 1) * misfit + gamma * (volume[c] - m * np.log(grid[c]))
+        score = max(used - AFFINE, 1) * misfit + gamma * (volume[c] - m * np.log(grid[c]))
         if score < best_score:
             best, best_score = c, score
     x = np.empty((m, 3))
@@ -331,11 +272,11 @@ def _choose_ridge(
         reflect(reflectors[h], x, h + 1)
     for c in range(3):
         for f in range(m):
-            solution[_AFFINE + f, c] = x[f, c] * root[f]
+            solution[AFFINE + f, c] = x[f, c] * root[f]
         for i in range(3):
             value = moment[i, c]
             for f in range(m):
-                value -= eliminated[i, f] * solution[_AFFINE + f, c]
+                value -= eliminated[i, f] * solution[AFFINE + f, c]
             solution[i, c] = value
     return float(grid[best])
 
@@ -343,13 +284,13 @@ def _choose_ridge(
 @njit(cache=True, nogil=True, fastmath=True, forceinline=True, error_model="numpy")
 def _solve(gram: Any, share: float, penalty: Any, ridge: float, matrix: Any, solution: Any) -> None:
     """Ridge solution (3 + m, 3) for a given ridge; ``share`` of the weight is in the Gram matrix."""
-    k = _AFFINE + len(penalty)
+    k = AFFINE + len(penalty)
     for i in range(k):
         for j in range(i + 1):
             matrix[i, j] = gram[i, j] / share
         matrix[i, i] += _JITTER
-        if i >= _AFFINE:
-            matrix[i, i] += ridge * penalty[i - _AFFINE]
+        if i >= AFFINE:
+            matrix[i, i] += ridge * penalty[i - AFFINE]
         for c in range(3):
             solution[i, c] = gram[k + c, i] / share
     cholesky(matrix, k)
@@ -445,7 +386,7 @@ def regress_charts(
     gamma, smoothing, per_thickness2, thin, thick_limit, gauge, huber = settings
     cold = stored.shape[0] == 0
     m = len(penalty)
-    k = _AFFINE + m
+    k = AFFINE + m
     padded = (k + 6) // 4 * 4
     n = points.shape[1]
     # Whole registers, and no power of two: rows that far apart would share the same lines of the cache.
@@ -479,7 +420,7 @@ def regress_charts(
             for c in range(3):
                 smooth[i, c] = start[chart, i, c]
         if cold:
-            _raster(lattice, smooth, planes, raster)
+            raster_of_chart(lattice, smooth, planes, raster)
             _feet(raster, smooth, points[chart], w, count, thick, gauge, scratch, over, foot)
             _design(table, foot, points[chart], w, total, count, rows, affine)
             _gram(rows, count, gram)
@@ -487,7 +428,7 @@ def regress_charts(
             for i in range(k):
                 for c in range(3):
                     smooth[i, c] = solution[i, c] + (affine[i, c] if i < 3 else 0.0)
-            _raster(lattice, smooth, planes, raster)
+            raster_of_chart(lattice, smooth, planes, raster)
         shown = raster if cold else raster_at(stored[chart]).reshape(-1)
         _feet(shown, smooth, points[chart], w, count, thick, gauge, scratch, over, foot)
         _design(table, foot, points[chart], w, total, count, rows, affine)

@@ -22,7 +22,8 @@ from streamdgp.fitting.at_samples import (
 )
 from streamdgp.fitting.batches import as_worker
 from streamdgp.fitting.features import SharedFeatures, draw_features
-from streamdgp.fitting.fused import STEEP_COS, STEEP_SHARE, rasters_of_charts, regress_charts
+from streamdgp.fitting.fused import STEEP_COS, STEEP_SHARE, regress_charts
+from streamdgp.fitting.lattice import rasters_of_charts
 from streamdgp.fitting.raster import RASTER, over_tangent_plane, project_on_rasters, raster_lattice
 from streamdgp.fitting.ridge import ridge_candidates, solve_ridge, solve_ridge_reml
 from streamdgp.fitting.types import FitResult, PatchBatch
