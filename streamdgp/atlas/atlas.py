@@ -26,7 +26,6 @@ __all__ = ["NORMAL_STEPS", "Atlas", "tangent_frames"]
 _CELLS = DIRTY_CELLS * DIRTY_CELLS
 # Charts, a few microseconds each.
 _LEAST_PART = 200
-_MOST_PART = 1000
 NORMAL_STEPS = 32767
 """A unit in a component of a stored normal."""
 
@@ -192,8 +191,7 @@ class Atlas:
                 c["hits"], c["passes"], is_counted, shifts,
             )  # fmt: skip
 
-        # The charts in view were mostly made one after another.
-        in_parts(judge, k, most=_MOST_PART)
+        in_parts(judge, k)
         shifted = np.flatnonzero(shifts)
         c["version"][shifted] = frame_index
         self._show_support(shifted)

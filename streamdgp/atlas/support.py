@@ -13,7 +13,7 @@ from streamdgp.evidence.patches import SUPPORT_CELLS
 from streamdgp.fitting.pointers import raster_at
 from streamdgp.parts import in_parts
 
-__all__ = ["followed_cells", "settle_cells", "show_cells", "support_masks"]
+__all__ = ["followed_cells", "settle_cells", "show_cells"]
 
 _CLOSING_CELLS = 2
 # Two passes alone open no hole.
@@ -24,25 +24,19 @@ _WIDE = SUPPORT_CELLS + 2 * _PAD
 _LEAST_PART = 200
 
 
-def support_masks(hits: npt.NDArray[np.uint8], passes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """How far the cells are surface, (C, 16, 16) in 255ths, from hits and passes per cell.
-
-    A cell that was looked at is at least 1: 0 says that nothing is known of it. A sparse first view leaves
-    cells between samples empty; closing by two cells fills them without moving the outer boundary, but
-    for cells that rays passed through.
-    """
-    support = np.empty_like(hits)
-    show_cells(np.arange(len(hits)), hits, passes, support)
-    return support
-
-
 def show_cells(
     charts: npt.NDArray[np.int64],
     hits: npt.NDArray[np.uint8],
     passes: npt.NDArray[np.uint8],
     support: npt.NDArray[np.uint8],
 ) -> npt.NDArray[np.float32]:
-    """Make the ``support_masks`` of some charts (K,) anew, in place; returns them from 0 to 1 (K, 16, 16)."""
+    """Make the supports of some charts (K,) anew, in place; returns them from 0 to 1 (K, 16, 16).
+
+    A support says how far the cells are surface, in 255ths, from hits and passes per cell, all uint8
+    (charts, 16, 16). A cell that was looked at is at least 1: 0 says that nothing is known of it. A sparse
+    first view leaves cells between samples empty; closing by two cells fills them without moving the outer
+    boundary, but for cells that rays passed through.
+    """
     shown = np.empty((len(charts), SUPPORT_CELLS, SUPPORT_CELLS), np.float32)
 
     def show(begin: int, end: int) -> None:
@@ -130,13 +124,18 @@ def _follow(points: Any, weights: Any, raster_addresses: Any, followed: Any) -> 
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _close(rows: Any, grown: Any) -> None:
-    """Morphological closing by the diamond of two cells; beyond the border is empty.
+def _close(values: Any, rows: Any, grown: Any) -> None:
+    """Morphological closing of values (16, 16) > 0 by the diamond of two cells; beyond the border is empty.
 
     Every row of cells is a word, padded on all sides, and a step of the dilation five shifts and ors.
     """
     wide = rows.shape[0]
     every = np.uint64((1 << wide) - 1)
+    rows[:] = np.uint64(0)
+    for i in range(SUPPORT_CELLS):
+        for j in range(SUPPORT_CELLS):
+            if values[i, j] > 0:
+                rows[i + _PAD] |= np.uint64(1 << (j + _PAD))
     for _ in range(2):
         for _ in range(_CLOSING_CELLS):
             for i in range(wide):
@@ -157,12 +156,7 @@ def _show(charts: Any, hits: Any, passes: Any, support: Any, shown: Any) -> None
     rows, grown = np.empty(_WIDE, np.uint64), np.empty(_WIDE, np.uint64)
     for row in range(charts.shape[0]):
         c = charts[row]
-        rows[:] = np.uint64(0)
-        for i in range(SUPPORT_CELLS):
-            for j in range(SUPPORT_CELLS):
-                if hits[c, i, j] > 0:
-                    rows[i + _PAD] |= np.uint64(1 << (j + _PAD))
-        _close(rows, grown)
+        _close(hits[c], rows, grown)
         for i in range(SUPPORT_CELLS):
             for j in range(SUPPORT_CELLS):
                 h, p = int(hits[c, i, j]), int(passes[c, i, j])
@@ -183,12 +177,7 @@ def _settle(charts: Any, observations: Any, support: Any, hits: Any, passes: Any
     rows, grown = np.empty(_WIDE, np.uint64), np.empty(_WIDE, np.uint64)
     for row in range(charts.shape[0]):
         c = charts[row]
-        rows[:] = np.uint64(0)
-        for i in range(SUPPORT_CELLS):
-            for j in range(SUPPORT_CELLS):
-                if observations[row, i, j] > 0.0:
-                    rows[i + _PAD] |= np.uint64(1 << (j + _PAD))
-        _close(rows, grown)
+        _close(observations[row], rows, grown)
         for i in range(SUPPORT_CELLS):
             for j in range(SUPPORT_CELLS):
                 is_settled = rows[i + _PAD] >> np.uint64(j + _PAD) & np.uint64(1) > 0

@@ -13,7 +13,7 @@ from scipy.ndimage import binary_closing
 
 from streamdgp.atlas.atlas import Atlas, tangent_frames
 from streamdgp.atlas.free_cells import DOUBTED_PASSES, PASS_WEIGHT
-from streamdgp.atlas.support import support_masks
+from streamdgp.atlas.support import show_cells
 from streamdgp.config import EvidenceConfig
 from streamdgp.evidence import SurfelMap
 from streamdgp.evidence.patches import DIRTY_CELLS, SUPPORT_CELLS
@@ -306,9 +306,15 @@ def test_store_weights_takes_rasters_over_and_copies_parameters() -> None:
     assert (atlas.columns["parameters"][[1, 3]] == 1).all()
 
 
+def _supports(hits: npt.NDArray[np.uint8], passes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    support = np.empty_like(hits)
+    show_cells(np.arange(len(hits)), hits, passes, support)
+    return support
+
+
 def _hits_only(hits: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     """Supports of cells that nothing passed through."""
-    return support_masks(hits.astype(np.uint8), np.zeros(hits.shape, np.uint8))
+    return _supports(hits.astype(np.uint8), np.zeros(hits.shape, np.uint8))
 
 
 def test_support_closes_gaps_and_keeps_its_boundary() -> None:
@@ -354,7 +360,7 @@ def test_support_is_the_share_of_hits_where_something_passed(share: float) -> No
     passes = (rng.uniform(size=shape) < 0.5) * many
     odds = hits / np.maximum(hits + PASS_WEIGHT * np.maximum(passes - DOUBTED_PASSES, 0), 1)
     filled = partial = opened = denied = 0
-    for k, mask in enumerate(support_masks(hits.astype(np.uint8), passes.astype(np.uint8))):
+    for k, mask in enumerate(_supports(hits.astype(np.uint8), passes.astype(np.uint8))):
         is_judged = hits[k] + passes[k] > 0
         closed = binary_closing(np.pad(hits[k] > 0, 8), iterations=2)[8:-8, 8:-8]
         gap = closed & (hits[k] == 0) & (passes[k] <= 2)
@@ -370,7 +376,7 @@ def test_support_is_the_share_of_hits_where_something_passed(share: float) -> No
 
 def test_support_of_no_charts() -> None:
     nothing = np.zeros((0, 16, 16), np.uint8)
-    assert support_masks(nothing, nothing).shape == (0, 16, 16)
+    assert _supports(nothing, nothing).shape == (0, 16, 16)
 
 
 def _with_flat_raster() -> Atlas:

@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import binary_closing
 
 from streamdgp.atlas.atlas import Atlas
-from streamdgp.atlas.support import followed_cells, settle_cells, show_cells, support_masks
+from streamdgp.atlas.support import followed_cells, settle_cells, show_cells
 from streamdgp.evidence.patches import SUPPORT_CELLS
 
 _CELL = 2 / SUPPORT_CELLS
@@ -104,6 +104,8 @@ def test_what_is_shown_is_what_is_kept() -> None:
     support = np.full(shape, 77, np.uint8)
     charts = rng.permutation(500)[:450]
     shown = show_cells(charts, hits, passes, support)
-    np.testing.assert_array_equal(support[charts], support_masks(hits[charts], passes[charts]))
+    every = np.empty(shape, np.uint8)
+    show_cells(np.arange(500), hits, passes, every)
+    np.testing.assert_array_equal(support[charts], every[charts])
     np.testing.assert_array_equal(shown, support[charts].astype(np.float32) / np.float32(255))
     assert (support[np.setdiff1d(np.arange(500), charts)] == 77).all()
