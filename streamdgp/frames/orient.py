@@ -12,6 +12,7 @@ from scipy.spatial import cKDTree
 from streamdgp.frames.kernels import world_points
 from streamdgp.frames.noise import DEPTH_CAMERA_NOISE, LIDAR_NOISE, depth_camera_sigma_m, lidar_sigma_m
 from streamdgp.frames.normals import organised_normals
+from streamdgp.frames.shadows import in_shadow
 from streamdgp.frames.types import DepthFrame, Frame, PointFrame, RangeImageFrame
 from streamdgp.frames.view import SensorView, SphereBins
 
@@ -136,6 +137,7 @@ def _orient_depth(frame: DepthFrame, min_cos: float) -> OrientedPoints:
         stride=stride,
         slopes=(6.0, 1.5, 0.6),
     )
+    normals[in_shadow(depth, k.fx)] = 0
     seen = depth[depth > 0]
     spacing = float(np.median(seen) / np.sqrt(k.fx * k.fy)) if len(seen) else 0.0
     points = (rays * depth[..., None]).reshape(-1, 3)
