@@ -19,10 +19,10 @@ from streamdgp.fitting.pointers import raster_at
 
 __all__ = ["DOUBTED_PASSES", "MOST_VOTES", "PASS_WEIGHT", "count_votes", "inherit_passes"]
 
-PASS_WEIGHT = 2.5
-"""What a pass counts against a hit: a surface shows where five in seven of those who looked saw it."""
-DOUBTED_PASSES = 1
-"""So many passes count nothing: a single ray may err beside a limb."""
+PASS_WEIGHT = 3.0
+"""What a pass counts against a hit: a surface shows where three in four of those who looked saw it."""
+DOUBTED_PASSES = 0.5
+"""So many passes count nothing: a single ray may err beside an edge."""
 MOST_VOTES = 40
 """Hits and passes of a cell are halved when one of them reaches this: old views are forgotten."""
 _LEAST_INCIDENCE = 0.2
@@ -32,13 +32,15 @@ _LEAST_COS = 0.7
 _LIMB_COS = 0.5
 _LIMB_WINDOW = 3
 _SIGMAS = 1.0
+# A first pass is clear, and counts twice, where no pixel of these ends at the cell: no edge is beside it.
+_CLEAR_WINDOW = 3
 # What ends farther in front of a cell, as a share of the margin, says nothing of it.
 _BEFORE = 2.0 / 3.0
 # Support is shown anew when a cell's share crosses a sixth: a half, where the mesh ends, is one of them.
 _LEVELS = 6.0
 _BULGE = 0.3
 # What comes into space that was long free must be able to show within some frames.
-_MOST_INHERITED = 12
+_MOST_INHERITED = 9
 # The cells of a chart side by side, as rows of a scratch.
 _CELLS = SUPPORT_CELLS * SUPPORT_CELLS
 _U, _V, _D, _FACING = (_CELLS * k for k in range(4))
@@ -46,8 +48,8 @@ _U, _V, _D, _FACING = (_CELLS * k for k in range(4))
 
 @njit(cache=True, nogil=True, inline="always")
 def _share(hits: int, passes: int) -> float:
-    """Hits among hits and passes; one judgement alone opens no hole."""
-    against = PASS_WEIGHT * max(passes - DOUBTED_PASSES, 0)
+    """Hits among hits and passes; one pass beside an edge opens no hole where two saw a surface."""
+    against = PASS_WEIGHT * max(passes - DOUBTED_PASSES, 0.0)
     return hits / (hits + against) if against > 0.0 else 1.0
 
 
@@ -208,6 +210,9 @@ def count_votes(
                 p //= 2
             if is_hit:
                 h += 1
+            elif p == 0 and is_pinhole:
+                beside = least_and_gap(seen, u, v, _CLEAR_WINDOW, False, d, _BEFORE * margin_m)[1]
+                p = 1 if beside * facing <= reach_m else 2
             else:
                 p += 1
             hits[c, i, j] = h

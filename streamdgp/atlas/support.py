@@ -162,7 +162,7 @@ def _show(charts: Any, hits: Any, passes: Any, support: Any, shown: Any) -> None
                 h, p = int(hits[c, i, j]), int(passes[c, i, j])
                 level = 0
                 if h > 0:
-                    against = PASS_WEIGHT * max(p - DOUBTED_PASSES, 0)
+                    against = PASS_WEIGHT * max(p - DOUBTED_PASSES, 0.0)
                     level = max(int(np.rint(255.0 * (h / (h + against)))), 1)
                 elif p <= _MOST_PASSES_OF_FILLED and rows[i + _PAD] >> np.uint64(j + _PAD) & np.uint64(1):
                     level = 255

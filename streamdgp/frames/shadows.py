@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 __all__ = ["in_shadow"]
 
-_STRIP_RAD = 0.0155
-"""How wide the strip is, an angle: 8 or 9 pixels of a 640-wide image of 60 degrees."""
+_STRIP_RAD = 0.0165
+"""How wide the strip is, an angle: 9 or 10 pixels of a 640-wide image of 60 degrees."""
 _NEARER = np.float32(0.8)
 """What is nearer than this share of a return's depth casts a shadow on it."""
 

@@ -418,7 +418,7 @@ def test_a_cell_takes_over_what_the_evidence_remembers_once() -> None:
     # The evidence counts two at a time, of which the first is one look.
     assert (passes[:8, :12] == 7).all()
     # No more than can be outvoted soon.
-    assert (passes[8:, :12] == 12).all()
+    assert (passes[8:, :12] == 9).all()
     assert not passes[:, 12:].any()
     assert (atlas.columns["hits"][0] == (seen > 0)).all()
     assert (np.asarray(atlas.supports[0])[8:, :12] < 0.05).all(), "so the chart does not show there"
@@ -441,5 +441,5 @@ def test_off_the_surface_a_cell_forgets_what_was_counted() -> None:
         assert (votes[:8] == count).all(), "a gap within the surface keeps what was seen of it"
         assert not votes[8:].any()
     shown = np.asarray(atlas.supports[0])
-    np.testing.assert_allclose(shown[:8], 30 / (30 + PASS_WEIGHT * 30), atol=0.5 / 255)
+    np.testing.assert_allclose(shown[:8], 30 / (30 + PASS_WEIGHT * (31 - DOUBTED_PASSES)), atol=0.5 / 255)
     assert not shown[8:].any()

@@ -58,7 +58,10 @@ def is_seen_through(
 
 
 def votes(view: SensorView, points_m: Array, facing: Array, margin_m: float) -> npt.NDArray[np.int64]:
-    """Of places (N, 3) whose normals meet their rays at such cosines (N,): 1 hit, -1 pass, 0 neither."""
+    """Of places (N, 3) whose normals meet their rays at such cosines (N,): 1 hit, -1 pass, 0 neither.
+
+    -2 is a pass of a pixel image without a hit among the pixels around: a clear one.
+    """
     out = np.zeros(len(points_m), np.int64)
     for k, (u, v, distance) in enumerate(zip(*_projected(view, points_m), strict=True)):
         in_sight = distance > 0 and np.isfinite(u) and np.isfinite(v) and max(abs(u), abs(v)) < 1e6
@@ -69,12 +72,18 @@ def votes(view: SensorView, points_m: Array, facing: Array, margin_m: float) -> 
             continue
         reach = margin_m + _sigma_m(view, min(found))
         cosine = max(facing[k], 0.7)
-        gaps = [abs(d - distance) for d in found if d >= distance - margin_m * 2 / 3]
-        if min(gaps, default=np.inf) * cosine <= reach:
+        if _is_hit(found, distance, margin_m, cosine, reach):
             out[k] = 1
         elif (min(found) - distance) * cosine > reach:
-            out[k] = -1
+            around = _returns(view, u, v, 3)
+            is_clear = view.is_pinhole and not _is_hit(around, distance, margin_m, cosine, reach)
+            out[k] = -2 if is_clear else -1
     return out
+
+
+def _is_hit(found: list[float], distance: float, margin_m: float, cosine: float, reach_m: float) -> bool:
+    gaps = [abs(d - distance) for d in found if d >= distance - margin_m * 2 / 3]
+    return min(gaps, default=np.inf) * cosine <= reach_m
 
 
 def random_view(
