@@ -226,7 +226,8 @@ class SceneEngine:
         self.published = opened.published
         self.tile_cache = TileCache(options.tile_cache_share)
         self._priority = priority
-        self._versions: npt.NDArray[np.int64] | None = None
+        # Versions and scales of the charts when tiles were brought up to date last.
+        self._extracted: tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]] | None = None
         self._left = np.zeros((0, 3), np.int64)
         self._tile_s = 1e-3
         self._is_closing = threading.Event()
@@ -410,11 +411,11 @@ class SceneEngine:
         While nobody asks, tiles that a moving sensor changes again with every revision are left for the
         query that comes, as far as it can extract them in a moment.
         """
-        before, self._versions = self._versions, surface.version
+        before, self._extracted = self._extracted, (surface.version, surface.scale_m)
         if before is None:
             self._extract(surface, None)
             return
-        stale = surface.stale_tiles(before)
+        stale = surface.stale_tiles(*before)
         left = stale[:0]
         if not self._priority.was_active_within(_WATCHED_S):
             count = min(len(stale), int(_BACKLOG_S / self._tile_s))

@@ -135,7 +135,9 @@ class SceneConfig:
     """Settings of one scene; ``SceneConfig()`` is automatic throughout."""
 
     anchor_radius_m: float | None = None
-    """Poisson-disk radius r of the anchors, metres."""
+    """Poisson-disk radius r of the anchors, metres; the least where surface is flat or evidence sparse."""
+    largest_radius_ratio: float = 4.0
+    """Where it is, anchors may lie up to this many r apart, 1 to 4, in steps of a square root of two."""
     evidence_voxel_m: float | None = None
     """Edge of an evidence voxel, metres; at most r / 3."""
     resolution_m: float | None = None
@@ -172,6 +174,9 @@ class SceneConfig:
                 f"anchor_radius_m={r}, evidence_voxel_m={voxel}",
                 "Set only one of them; the other follows.",
             )
+        _require(
+            1 <= self.largest_radius_ratio <= 4, "largest_radius_ratio from 1 to 4", self.largest_radius_ratio
+        )
         _require(
             1.0 < self.neighbourhood_ratio <= 3.0, "neighbourhood_ratio in (1, 3]", self.neighbourhood_ratio
         )

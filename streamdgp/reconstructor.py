@@ -16,6 +16,7 @@ import torch
 
 from streamdgp.atlas.atlas import Atlas
 from streamdgp.atlas.changes import AtlasChanges, AtlasState, TableChange
+from streamdgp.atlas.sizes import levels_about, shrink_charts
 from streamdgp.atlas.support import followed_cells
 from streamdgp.config import SceneConfig
 from streamdgp.consistency.sweep import make_consistent, replaces_all
@@ -29,6 +30,7 @@ from streamdgp.fitting.regimes import make_regime
 from streamdgp.fitting.types import Regime
 from streamdgp.frames.orient import OrientedPoints, orient
 from streamdgp.frames.types import Frame, FrameReport
+from streamdgp.levels import largest_level
 from streamdgp.memory import ArrayMemory, HeapMemory
 from streamdgp.parts import cores, in_parts
 from streamdgp.sampling.anchors import place_anchors
@@ -37,7 +39,7 @@ from streamdgp.surface.snapshot import SurfaceSnapshot
 
 __all__ = ["Reconstructor"]
 
-_SCHEMA = 3
+_SCHEMA = 4
 # As many as a plane needs.
 _MIN_SURFELS_PER_ANCHOR = 3
 
@@ -63,9 +65,10 @@ class _Map:
         self.regime: Regime = make_regime(config, device)
         self.memory = memory
         self.evidence = SurfelMap(config.evidence_voxel_m, config.evidence, memory)
-        self.scale_m = config.neighbourhood_ratio * config.anchor_radius_m
+        scale_m = config.neighbourhood_ratio * config.anchor_radius_m
         self.min_cos = float(np.cos(np.deg2rad(config.normal_angle_deg)))
-        self.atlas = Atlas(config.anchor_radius_m, self.scale_m, self.regime.parameter_count, memory)
+        self.atlas = Atlas(config.anchor_radius_m, scale_m, self.regime.parameter_count, memory)
+        self.largest_level = largest_level(config.largest_radius_ratio)
         self.changed_surfels: list[npt.NDArray[np.int64]] = []
         self.changed_charts: list[npt.NDArray[np.int64]] = []
         self.committed_views = 0
@@ -125,7 +128,7 @@ class Reconstructor:
         return report
 
     def _integrate(self, points: OrientedPoints, clock: _Clock) -> FrameReport:
-        index = self.frame_count
+        index, growth = self.frame_count, self.config.fit.refit_growth
         if not len(points):
             self.frame_count += 1
             return FrameReport(index, dropped=points.dropped, charts_untouched=self.chart_count)
@@ -135,12 +138,13 @@ class Reconstructor:
         clock.lap("evidence")
         seen, uncovered = self._survey(m, touched)
         clock.lap("survey")
-        new = self._add_anchors(m, uncovered)
+        exposed = shrink_charts(m.atlas, m.evidence, seen, m.atlas.dirty(seen, growth), m.min_cos)
+        new = self._add_anchors(m, np.union1d(uncovered, exposed))
         clock.lap("anchors")
         seen = np.concatenate([seen, new])
         opened = self._see_through(m, points, index)
         clock.lap("free space")
-        dirty = m.atlas.dirty(seen, m.config.fit.refit_growth)
+        dirty = m.atlas.dirty(seen, growth)
         patches = self._gather(m, dirty)
         clock.lap("gather")
         cold = self._is_cold(m, dirty, patches)
@@ -191,7 +195,7 @@ class Reconstructor:
             # Written once, when a chart is made.
             anchor_m=atlas.column("anchor"),
             rotation=atlas.column("rotation"),
-            scale_m=np.broadcast_to(np.float64(atlas.scale_m), len(atlas)),
+            scale_m=atlas.scale_of(np.arange(len(atlas))),
             version=atlas.column("version").astype(np.int64),
             rasters=atlas.rasters.held(),
             supports=atlas.supports.held(),
@@ -214,21 +218,24 @@ class Reconstructor:
         """Poisson-disk anchors over surfels that no compatible chart covers yet."""
         candidates = uncovered[np.argsort(_shuffle(uncovered), kind="stable")]
         e = m.evidence
-        count, done = len(m.atlas), 0
+        a, count = m.atlas, len(m.atlas)
         created: list[npt.NDArray[np.int64]] = []
-        while True:
-            a = m.atlas
-            normal = a.columns["rotation"][:, :, 2]
-            count, done = place_anchors(
-                candidates, a.radius_m, a.scale_m, m.min_cos, _MIN_SURFELS_PER_ANCHOR, e.voxel_size_m,
-                e.look_up, count, a.columns["anchor"], normal, a.grid, done,
-            )  # fmt: skip
-            new = a.appended(count, self.frame_count - 1)
-            a.face(new, normal[new])
-            created.append(new)
-            if done >= len(candidates):
-                return np.concatenate(created)
-            a.grow()
+        served = levels_about(candidates, a, e, m.largest_level, m.min_cos)
+        for level in range(m.largest_level, -1, -1):
+            done = 0
+            while done < len(candidates):
+                if count >= a.capacity:
+                    a.grow()
+                normal = a.columns["rotation"][:, :, 2]
+                count, done = place_anchors(
+                    candidates, served, level, a.radii_m, a.scales_m, m.min_cos,
+                    _MIN_SURFELS_PER_ANCHOR, e.voxel_size_m, e.look_up, count, a.columns["anchor"], normal,
+                    a.columns["level"], a.grid, done,
+                )  # fmt: skip
+                new = a.appended(count, self.frame_count - 1)
+                a.face(new, normal[new])
+                created.append(new)
+        return np.concatenate([np.zeros(0, np.int64), *created])
 
     def _survey(
         self, m: _Map, touched: TouchedSurfels
@@ -241,9 +248,9 @@ class Reconstructor:
         def survey(begin: int, end: int) -> None:
             for part in range(begin, end):
                 survey_touched(
-                    touched.index, touched.gained, a["anchor"], a["rotation"], m.atlas.radius_m, m.scale_m,
-                    m.min_cos, m.evidence.voxel_size_m, m.evidence.look_up, m.atlas.grid, a["fresh_mass"],
-                    flags, covered[part], part, len(covered),
+                    touched.index, touched.gained, a["anchor"], a["rotation"], m.atlas.radii_m,
+                    m.atlas.scales_m, m.min_cos, m.evidence.voxel_size_m, m.evidence.look_up,
+                    m.atlas.grid, a["fresh_mass"], flags, covered[part], part, len(covered),
                 )  # fmt: skip
 
         in_parts(survey, len(covered))
@@ -268,9 +275,9 @@ class Reconstructor:
 
         def gather(part: slice) -> None:
             gather_patches(
-                charts[part], a["anchor"], a["rotation"], m.scale_m, m.min_cos, e.voxel_size_m, e.look_up,
-                patches.points[part], patches.weights[part], patches.observations[part], patches.mass[part],
-                patches.thickness[part],
+                charts[part], a["anchor"], a["rotation"], a["level"], m.atlas.scales_m, m.min_cos,
+                e.voxel_size_m, e.look_up, patches.points[part], patches.weights[part],
+                patches.observations[part], patches.mass[part], patches.thickness[part],
             )  # fmt: skip
 
         map_batches(gather, k)
@@ -407,8 +414,8 @@ class Reconstructor:
             self._memory,
         )
         m.atlas = Atlas.restore(
-            m.atlas.radius_m,
-            m.scale_m,
+            m.atlas.radii_m[0],
+            m.atlas.scales_m[0],
             state.tables["charts"],
             lambda parameters: rasters_of(m.regime, torch.from_numpy(parameters).to(self.device)),
             self._memory,

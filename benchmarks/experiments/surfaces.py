@@ -54,7 +54,8 @@ def chart_patches_mesh(engine: Reconstructor, *, transport: bool = False) -> Tri
     fit = fit_in_batches(regime, patches.points, patches.weights, patches.thickness, None, regime.device)
     raster = np.stack(fit.rasters).astype(np.float64).reshape(len(fit.rasters), -1, 3)
     anchor, rotation = inner.atlas.column("anchor"), inner.atlas.column("rotation")
-    world = anchor[:, None] + inner.scale_m * raster @ rotation.transpose(0, 2, 1)
+    scale_m = inner.atlas.scale_of(np.arange(len(anchor)))[:, None, None]
+    world = anchor[:, None] + scale_m * raster @ rotation.transpose(0, 2, 1)
     return _single_cover(world, np.stack(list(inner.atlas.supports)), anchor)
 
 

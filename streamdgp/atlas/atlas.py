@@ -17,9 +17,11 @@ from streamdgp.evidence.precision import rounded
 from streamdgp.evidence.surfels import SurfelMap
 from streamdgp.fitting.raster import RASTER
 from streamdgp.frames.view import SensorView
+from streamdgp.levels import LEVELS, RATIOS
 from streamdgp.memory import ArrayMemory, Arrays, HeapMemory
 from streamdgp.parts import in_parts
 from streamdgp.sampling.anchors import insert_charts
+from streamdgp.sampling.shrinking import move_charts
 
 __all__ = ["NORMAL_STEPS", "Atlas", "tangent_frames"]
 
@@ -51,21 +53,22 @@ def _frames_of(normal: npt.NDArray[np.int16]) -> npt.NDArray[np.float64]:
 class Atlas:
     """Charts of one scene. Numbers are given in order of creation and never reused.
 
-    Columns: anchor (3,) float64 m; normal (3,) int16 in NORMAL_STEPS and, made from it, rotation (3, 3)
-    float64 (columns: tangents, normal); parameters (P,) float16; support (16, 16) uint8, how far each
-    cell is surface in 255ths; hits and passes (16, 16) uint8, what was seen there and what went through;
-    fit_mass and fresh_mass (64,) float32 of few significant bits, evidence weight per cell at and since
-    the last fit; residual, ridge float32; backed_at_cold int32, cells backed at the last cold fit;
-    version, created, fits int32.
+    Columns: anchor (3,) float64 m; level uint8, which of ``scales_m`` (LEVELS,) is the radius of its ball;
+    normal (3,) int16 in NORMAL_STEPS and, made from it, rotation (3, 3) float64 (columns: tangents, normal);
+    parameters (P,) float16; support (16, 16) uint8, how far each cell is surface in 255ths; hits and passes
+    (16, 16) uint8, what was seen there and what went through; fit_mass and fresh_mass (64,) float32 of few
+    significant bits, evidence weight per cell at and since the last fit; residual, ridge float32;
+    backed_at_cold int32, cells backed at the last cold fit; version, created, fits int32.
     """
 
     def __init__(
         self, radius_m: float, scale_m: float, parameter_count: int, memory: ArrayMemory | None = None
     ) -> None:
-        self.radius_m = radius_m
-        self.scale_m = scale_m
+        self.radii_m = radius_m * RATIOS
+        self.scales_m = scale_m * RATIOS
         self.columns: dict[str, npt.NDArray[Any]] = {
             "anchor": np.zeros((0, 3)),
+            "level": np.zeros(0, np.uint8),
             "normal": np.zeros((0, 3), np.int16),
             "rotation": np.zeros((0, 3, 3)),
             "parameters": np.zeros((0, parameter_count), np.float16),
@@ -104,17 +107,20 @@ class Atlas:
     def _empty_grid(capacity: int) -> tuple[npt.NDArray[Any], ...]:
         return (
             np.full(4 * capacity, -1, np.int32),
-            np.zeros((capacity, 3), np.int64),
+            np.zeros((2 * capacity, 3), np.int64),
+            np.full(2 * capacity, -1, np.int32),
             np.full(capacity, -1, np.int32),
-            np.full(capacity, -1, np.int32),
-            np.zeros(1, np.int64),
+            np.zeros(1 + LEVELS, np.int64),
         )
 
     def _reserve(self, capacity: int) -> None:
         for name, values in self.columns.items():
             self.columns[name] = self._memory.grown(f"charts/{name}", values, capacity)
         self.grid = self._empty_grid(capacity)
-        insert_charts(self._count, self.columns["anchor"], self.scale_m, self.grid)
+        self._fill_grid()
+
+    def _fill_grid(self) -> None:
+        insert_charts(self._count, self.columns["anchor"], self.columns["level"], self.scales_m, self.grid)
 
     def grow(self) -> None:
         """Double the capacity."""
@@ -134,9 +140,36 @@ class Atlas:
         self.columns["normal"][charts] = np.rint(NORMAL_STEPS * normals)
         self.columns["rotation"][charts] = _frames_of(self.columns["normal"][charts])
 
+    def shrink(self, charts: npt.NDArray[np.int64], levels: npt.NDArray[np.uint8]) -> None:
+        """Give charts (K,) smaller balls (K,); they are to be fitted cold.
+
+        Votes stay where they are in the world, as far as the smaller ball reaches.
+        """
+        c = self.columns
+        before = c["level"][charts]
+        ratio = RATIOS[levels] / RATIOS[before]
+        middles = (np.arange(SUPPORT_CELLS) + 0.5) * 2 / SUPPORT_CELLS - 1
+        cell = np.floor((ratio[:, None] * middles + 1) * 0.5 * SUPPORT_CELLS).astype(np.int64)
+        for name in ("support", "hits", "passes"):
+            c[name][charts] = c[name][charts[:, None, None], cell[:, :, None], cell[:, None, :]]
+        for name in ("fit_mass", "fresh_mass", "backed_at_cold", "fits"):
+            c[name][charts] = 0
+        c["level"][charts] = levels
+        # Cells that lost their last chart keep their entry: as many as there are charts may.
+        if self.grid[-1][0] + len(charts) > self.capacity + self._count:
+            self.grid = self._empty_grid(self.capacity)
+            self._fill_grid()
+        else:
+            move_charts(charts, c["anchor"], before, levels, self.scales_m, self.grid)
+
     def stored_columns(self) -> dict[str, npt.NDArray[Any]]:
         """What a commit keeps of every chart; the rest is made from it."""
         return {name: self.column(name) for name in self.columns if name != "rotation"}
+
+    def scale_of(self, charts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """Radii (K,) of the charts' balls, metres."""
+        scale_m: npt.NDArray[np.float64] = self.scales_m[self.columns["level"][charts]]
+        return scale_m
 
     def parameters(self, charts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Weights (K, P) of charts."""
@@ -164,9 +197,9 @@ class Atlas:
 
         def inherit(begin: int, end: int) -> None:
             inherit_passes(
-                charts[begin:end], is_new[begin:end], c["anchor"], c["rotation"], self.scale_m,
-                addresses[begin:end], evidence.voxel_size_m, evidence.table, evidence.block_keys,
-                evidence.passes, c["passes"],
+                charts[begin:end], is_new[begin:end], c["anchor"], c["rotation"], c["level"],
+                self.scales_m, addresses[begin:end], evidence.voxel_size_m, evidence.table,
+                evidence.block_keys, evidence.passes, c["passes"],
             )  # fmt: skip
 
         in_parts(inherit, len(charts), _LEAST_PART)
@@ -187,8 +220,8 @@ class Atlas:
         def judge(begin: int, end: int) -> None:
             count_votes(
                 begin, end, view.seen_m, far, view.is_pinhole, view.camera, view.noise, view.rotation,
-                view.origin_m, margin_m, self.scale_m, c["anchor"], c["rotation"], addresses, c["support"],
-                c["hits"], c["passes"], is_counted, shifts,
+                view.origin_m, margin_m, c["anchor"], c["rotation"], c["level"], self.scales_m, addresses,
+                c["support"], c["hits"], c["passes"], is_counted, shifts,
             )  # fmt: skip
 
         in_parts(judge, k)
@@ -244,5 +277,5 @@ class Atlas:
             atlas.columns["rotation"][part] = _frames_of(atlas.columns["normal"][part])
             atlas.rasters.put(charts, make_rasters(atlas.parameters(charts)))
             atlas._publish_support(charts)
-        insert_charts(count, atlas.columns["anchor"], scale_m, atlas.grid)
+        atlas._fill_grid()
         return atlas

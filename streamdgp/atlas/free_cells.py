@@ -131,9 +131,10 @@ def count_votes(
     sensor_rotation: Any,
     origin: Any,
     margin_m: float,
-    scale_m: float,
     anchor: Any,
     rotation: Any,
+    level: Any,
+    scales_m: Any,
     raster_address: Any,
     support: Any,
     hits: Any,
@@ -155,6 +156,7 @@ def count_votes(
     for c in range(begin, end):
         if raster_address[c] == 0:
             continue
+        scale_m = scales_m[level[c]]
         x = anchor[c, 0] - origin[0]
         y = anchor[c, 1] - origin[1]
         z = anchor[c, 2] - origin[2]
@@ -228,7 +230,8 @@ def inherit_passes(
     wanted: Any,
     anchor: Any,
     rotation: Any,
-    scale_m: float,
+    level: Any,
+    scales_m: Any,
     raster_address: Any,
     voxel_m: float,
     table: Any,
@@ -239,6 +242,7 @@ def inherit_passes(
     """Give the ``wanted`` cells (C, 16, 16) of charts (C,) the passes that the evidence remembers there."""
     for row in range(charts.shape[0]):
         c = charts[row]
+        scale_m = scales_m[level[c]]
         raster = raster_at(raster_address[row])
         for i in range(SUPPORT_CELLS):
             for j in range(SUPPORT_CELLS):

@@ -10,6 +10,7 @@ from numba import njit
 from streamdgp.evidence.kernels import find_block
 from streamdgp.fitting.feet import FOOT, MOST, PHI, POINT, feet_on_raster, feet_scratch, foot_normal
 from streamdgp.fitting.pointers import raster_at, support_mask_at
+from streamdgp.levels import level_key
 from streamdgp.surface.blend import support_at
 
 __all__ = ["neighbour_lists", "neighbour_targets", "neighbours_of"]
@@ -21,56 +22,72 @@ _BLEND_RADIUS2 = 0.81
 _MOST_NEIGHBOURS = 512
 
 
+@njit(cache=True, nogil=True, inline="always")
+def _span(middle_m: float, reach_m: float, cell_m: float) -> tuple[int, int]:
+    """Cells from the first to behind the last that a stretch of a line meets."""
+    return int(np.floor((middle_m - reach_m) / cell_m)), int(np.floor((middle_m + reach_m) / cell_m)) + 1
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def neighbours_of(
     chart: int,
     anchor: Any,
     rotation: Any,
-    scale_m: float,
+    level: Any,
+    scales_m: Any,
     reach: float,
     grid: Any,
     out: Any,
 ) -> int:
-    """Charts whose anchors lie within ``reach * scale_m`` and face the same way; sorted numbers."""
-    table, keys, head, following, _ = grid
-    x = int(np.floor(anchor[chart, 0] / scale_m))
-    y = int(np.floor(anchor[chart, 1] / scale_m))
-    z = int(np.floor(anchor[chart, 2] / scale_m))
-    limit = reach * scale_m * reach * scale_m
+    """Charts that face the same way, with anchors within ``reach`` times the mean radius of the two balls.
+
+    Their numbers, sorted.
+    """
+    table, keys, head, following, counters = grid
     found = 0
-    for dx in range(-2, 3):
-        for dy in range(-2, 3):
-            for dz in range(-2, 3):
-                cell = find_block(x + dx, y + dy, z + dz, table, keys)
-                if cell < 0:
-                    continue
-                c = head[cell]
-                while c >= 0:
-                    if c != chart and found < out.shape[0]:
-                        ex = anchor[c, 0] - anchor[chart, 0]
-                        ey = anchor[c, 1] - anchor[chart, 1]
-                        ez = anchor[c, 2] - anchor[chart, 2]
-                        dot = (
-                            rotation[c, 0, 2] * rotation[chart, 0, 2]
-                            + rotation[c, 1, 2] * rotation[chart, 1, 2]
-                            + rotation[c, 2, 2] * rotation[chart, 2, 2]
-                        )
-                        if ex * ex + ey * ey + ez * ez < limit and dot > 0.0:
-                            out[found] = c
-                            found += 1
-                    c = following[c]
+    for their in range(scales_m.shape[0]):
+        if counters[1 + their] == 0:
+            continue
+        cell_m = scales_m[their]
+        limit_m = 0.5 * reach * (scales_m[level[chart]] + cell_m)
+        x0, x1 = _span(anchor[chart, 0], limit_m, cell_m)
+        y0, y1 = _span(anchor[chart, 1], limit_m, cell_m)
+        z0, z1 = _span(anchor[chart, 2], limit_m, cell_m)
+        for x in range(x0, x1):
+            for y in range(y0, y1):
+                for z in range(z0, z1):
+                    cell = find_block(x, y, level_key(z, their), table, keys)
+                    if cell < 0:
+                        continue
+                    c = head[cell]
+                    while c >= 0:
+                        if c != chart and found < out.shape[0]:
+                            ex = anchor[c, 0] - anchor[chart, 0]
+                            ey = anchor[c, 1] - anchor[chart, 1]
+                            ez = anchor[c, 2] - anchor[chart, 2]
+                            dot = (
+                                rotation[c, 0, 2] * rotation[chart, 0, 2]
+                                + rotation[c, 1, 2] * rotation[chart, 1, 2]
+                                + rotation[c, 2, 2] * rotation[chart, 2, 2]
+                            )
+                            if ex * ex + ey * ey + ez * ez < limit_m * limit_m and dot > 0.0:
+                                out[found] = c
+                                found += 1
+                        c = following[c]
     out[:found].sort()
     return found
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def neighbour_lists(charts: Any, anchor: Any, rotation: Any, scale_m: float, reach: float, grid: Any) -> Any:
+def neighbour_lists(
+    charts: Any, anchor: Any, rotation: Any, level: Any, scales_m: Any, reach: float, grid: Any
+) -> Any:
     """Neighbours of every chart: offsets (K + 1,) and chart numbers, one list behind the other."""
     buffer = np.empty(_MOST_NEIGHBOURS, np.int64)
     start = np.zeros(charts.shape[0] + 1, np.int64)
     flat = np.empty(16 * charts.shape[0] + _MOST_NEIGHBOURS, np.int64)
     for row in range(charts.shape[0]):
-        found = neighbours_of(charts[row], anchor, rotation, scale_m, reach, grid, buffer)
+        found = neighbours_of(charts[row], anchor, rotation, level, scales_m, reach, grid, buffer)
         end = start[row] + found
         if end > flat.shape[0]:
             longer = np.empty(2 * flat.shape[0] + found, np.int64)
@@ -92,7 +109,8 @@ def neighbour_targets(
     authority: Any,
     anchor: Any,
     rotation: Any,
-    scale_m: float,
+    level: Any,
+    scales_m: Any,
     mu: float,
     own: Any,
     own_support_address: Any,
@@ -127,6 +145,7 @@ def neighbour_targets(
     pull = np.empty((n, 4))
     for row in range(charts.shape[0]):
         c = charts[row]
+        scale_m = scales_m[level[c]]
         mine = support_mask_at(own_support_address[row])
         for i in range(n):
             rho2 = 0.0
@@ -149,6 +168,8 @@ def neighbour_targets(
             if authority[r] <= 0.0:
                 continue
             near_enough = 0
+            # A length in this chart's ball radii, in those of the neighbour.
+            shrink = scale_m / scales_m[level[q]]
             sx = (anchor[c, 0] - anchor[q, 0]) / scale_m
             sy = (anchor[c, 1] - anchor[q, 1]) / scale_m
             sz = (anchor[c, 2] - anchor[q, 2]) / scale_m
@@ -157,7 +178,11 @@ def neighbour_targets(
             r02, r12, r22 = rotation[q, 0, 2], rotation[q, 1, 2], rotation[q, 2, 2]
             # No branch inside: the compiler makes vectors of it.
             for i in range(n):
-                dx, dy, dz = world[i] + sx, world[n + i] + sy, world[2 * n + i] + sz
+                dx, dy, dz = (
+                    shrink * (world[i] + sx),
+                    shrink * (world[n + i] + sy),
+                    shrink * (world[2 * n + i] + sz),
+                )
                 there[i] = dx * r00 + dy * r10 + dz * r20
                 there[n + i] = dx * r01 + dy * r11 + dz * r21
                 there[2 * n + i] = dx * r02 + dy * r12 + dz * r22
@@ -185,7 +210,7 @@ def neighbour_targets(
                     + rotation[q, 1, k] * rotation[c, 1, 2]
                     + rotation[q, 2, k] * rotation[c, 2, 2]
                 )
-            tolerance2 = tolerance[row] * tolerance[row]
+            tolerance2 = (tolerance[row] * shrink) ** 2
             for k in range(near_enough):
                 # From the sample to its foot on the neighbour, and the neighbour's normal there.
                 f0, f1 = s[PHI + k], s[PHI + MOST + k]
@@ -208,7 +233,7 @@ def neighbour_targets(
                 b /= 1.0 + d2 / tolerance2
                 i = sample[k]
                 for j in range(3):
-                    pull[i, j] += b * (
+                    pull[i, j] += (b / shrink) * (
                         rotation[q, j, 0] * o0 + rotation[q, j, 1] * o1 + rotation[q, j, 2] * o2
                     )
                 pull[i, 3] += b

@@ -53,7 +53,7 @@ def _neighbourhood(
     """Neighbours of ``charts`` as they stand; given ``silent``, these have no say and all others the same."""
     columns = atlas.columns
     start, near = neighbour_lists(
-        charts, columns["anchor"], columns["rotation"], atlas.scale_m, _REACH, atlas.grid
+        charts, columns["anchor"], columns["rotation"], columns["level"], atlas.scales_m, _REACH, atlas.grid
     )
     distinct, row = np.unique(near, return_inverse=True)
     authority = (
@@ -95,7 +95,7 @@ def neighbour_predictions(
     neighbour_targets(
         charts, around.start, around.near, around.row,
         around.raster_address, around.support_address, around.authority,
-        atlas.columns["anchor"], atlas.columns["rotation"], atlas.scale_m, mu, own,
+        atlas.columns["anchor"], atlas.columns["rotation"], atlas.columns["level"], atlas.scales_m, mu, own,
         atlas.supports.addresses(charts), np.maximum(tolerance * residual, 1e-6),
         targets, overlap,
     )  # fmt: skip
@@ -160,7 +160,6 @@ def seam_distances_m(
     silent = np.zeros(0, np.int64) if silent is None else silent
     alone = 1e6  # a weight beside which the chart's own word vanishes
     targets, overlap = neighbour_predictions(atlas, charts, own, alone, silent=silent)
-    distance: npt.NDArray[np.float64] = np.linalg.norm(
-        (targets - own)[overlap > 0.5].astype(np.float64), axis=1
-    )
-    return distance * atlas.scale_m
+    apart_m = (targets - own).astype(np.float64) * atlas.scale_of(charts)[:, None, None]
+    distance_m: npt.NDArray[np.float64] = np.linalg.norm(apart_m[overlap > 0.5], axis=1)
+    return distance_m

@@ -28,7 +28,8 @@ def gather_patches(
     charts: Any,
     anchor: Any,
     rotation: Any,
-    scale_m: float,
+    level: Any,
+    scales_m: Any,
     min_cos: float,
     voxel_m: float,
     surfels: Any,
@@ -60,9 +61,10 @@ def gather_patches(
     spread = np.empty(SUPPORT_CELLS * SUPPORT_CELLS)
     occupied, allowed = np.empty((2, _LAYERS, SUPPORT_CELLS), np.uint32)
     beside = sheet_scratch(_LAYERS, SUPPORT_CELLS)
-    reach_vox = scale_m / voxel_m
     for row in range(charts.shape[0]):
         c = charts[row]
+        scale_m = scales_m[level[c]]
+        reach_vox = scale_m / voxel_m
         ax, ay, az = anchor[c, 0] / voxel_m, anchor[c, 1] / voxel_m, anchor[c, 2] / voxel_m
         # Columns of the rotation are the tangents and the normal.
         tx, ty, tz = rotation[c, 0, 0], rotation[c, 1, 0], rotation[c, 2, 0]

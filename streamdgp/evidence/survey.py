@@ -10,6 +10,7 @@ from numba import njit
 from streamdgp.evidence.kernels import find_block
 from streamdgp.evidence.patches import DIRTY_CELLS, LEAST_NORMAL
 from streamdgp.evidence.precision import NORMAL_STEP, OFFSET_STEP_VOX
+from streamdgp.levels import LEVELS, level_key
 
 __all__ = ["survey_touched"]
 
@@ -29,6 +30,7 @@ def _list_near(
     z: int,
     part: int,
     parts: int,
+    level: int,
     anchor: Any,
     rotation: Any,
     grid: Any,
@@ -43,7 +45,7 @@ def _list_near(
     for dx in range(-1, 2):
         for dy in range(-1, 2):
             for dz in range(-1, 2):
-                cell = find_block(x + dx, y + dy, z + dz, table, keys)
+                cell = find_block(x + dx, y + dy, level_key(z + dz, level), table, keys)
                 if cell < 0:
                     continue
                 c = head[cell]
@@ -59,7 +61,8 @@ def _list_near(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def survey_touched(
+def _survey_level(
+    level: int,
     touched: Any,
     gained: Any,
     anchor: Any,
@@ -75,12 +78,10 @@ def survey_touched(
     covered: Any,
     part: int,
     parts: int,
+    near: Any,
+    s: Any,
 ) -> None:
-    """What the touched surfels mean to the charts there are, those with number ``part`` modulo ``parts``.
-
-    Adds the weight each surfel gained to the cells of the charts that see it: fresh_mass (charts, 64)
-    float32 accumulates, is_touched (charts,) uint8 is set. ``covered`` (touched,) uint8 tells whether a
-    compatible anchor lies within r (see ``streamdgp.sampling.anchors``), so that it needs no other.
+    """``survey_touched`` for the charts of one level.
 
     Neighbouring pixels touch neighbouring surfels: the charts about a cell of the anchor grid are
     listed once and serve until another cell of the same parity comes.
@@ -89,7 +90,6 @@ def survey_touched(
     step_m = OFFSET_STEP_VOX * voxel_m
     reach2 = scale_m * scale_m
     radius2 = radius_m * radius_m
-    near, s = np.empty(_CELLS * _MOST_NEAR, np.int64), np.empty(_CELLS * _END)
     known, lengths = np.full((_CELLS, 3), np.iinfo(np.int64).min), np.zeros(_CELLS, np.int64)
     for i in range(touched.shape[0]):
         t = touched[i]
@@ -104,14 +104,14 @@ def survey_touched(
         first, at = slot * _MOST_NEAR, slot * _END
         if known[slot, 0] != x or known[slot, 1] != y or known[slot, 2] != z:
             known[slot, 0], known[slot, 1], known[slot, 2] = x, y, z
-            lengths[slot] = _list_near(x, y, z, part, parts, anchor, rotation, grid, near, s, first, at)
+            lengths[slot] = _list_near(
+                x, y, z, part, parts, level, anchor, rotation, grid, near, s, first, at
+            )
         listed = lengths[slot]
         sx, sy, sz = float(normal[t, 0]), float(normal[t, 1]), float(normal[t, 2])
         length = np.sqrt(sx * sx + sy * sy + sz * sz)
         ox, oy, oz = offset[t, 0] * step_m, offset[t, 1] * step_m, offset[t, 2] * step_m
         noise_m = min(3.0 * np.sqrt(count[t] / max(weight[t], 1e-30)), 2.0 * radius_m)
-        # A surfel whose normals cancel is no candidate for an anchor.
-        is_candidate = length * NORMAL_STEP > LEAST_NORMAL and weight[t] > 0.0
         least = min_cos * length
         covers = hits = 0
         # No branch inside: the compiler makes vectors of it.
@@ -132,7 +132,8 @@ def survey_touched(
             beyond = max(abs(along) - noise_m, 0.0)
             beside2 = ex * ex + ey * ey + ez * ez - along * along
             covers += 1 if (dot >= least) & (beside2 + beyond * beyond <= radius2) else 0
-        covered[i] = not is_candidate or covers > 0
+        if covers > 0:
+            covered[i] = 1
         if hits == 0:
             continue
         for m in range(listed):
@@ -146,3 +147,45 @@ def survey_touched(
             b = min(max(int(np.floor((p1 + 1.0) * 0.5 * DIRTY_CELLS)), 0), DIRTY_CELLS - 1)
             fresh_mass[c, a * DIRTY_CELLS + b] += gained[i]
             is_touched[c] = 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def survey_touched(
+    touched: Any,
+    gained: Any,
+    anchor: Any,
+    rotation: Any,
+    radii_m: Any,
+    scales_m: Any,
+    min_cos: float,
+    voxel_m: float,
+    surfels: Any,
+    grid: Any,
+    fresh_mass: Any,
+    is_touched: Any,
+    covered: Any,
+    part: int,
+    parts: int,
+) -> None:
+    """What the touched surfels mean to the charts there are, those with number ``part`` modulo ``parts``.
+
+    Adds the weight each surfel gained to the cells of the charts that see it: fresh_mass (charts, 64)
+    float32 accumulates, is_touched (charts,) uint8 is set. ``covered`` (touched,) uint8 tells whether a
+    compatible anchor lies within its radius (see ``streamdgp.sampling.anchors``), so that it needs no other.
+    ``radii_m``, ``scales_m`` (LEVELS,): radii of anchors and of balls by level.
+    """
+    near, s = np.empty(_CELLS * _MOST_NEAR, np.int64), np.empty(_CELLS * _END)
+    covered[:] = 0
+    for level in range(LEVELS):
+        if grid[4][1 + level] > 0:
+            _survey_level(
+                level, touched, gained, anchor, rotation, radii_m[level], scales_m[level], min_cos, voxel_m,
+                surfels, grid, fresh_mass, is_touched, covered, part, parts, near, s,
+            )  # fmt: skip
+    _, _, _, _, _, weight, _, normal, _ = surfels
+    for i in range(touched.shape[0]):
+        t = touched[i]
+        length2 = float(normal[t, 0]) ** 2 + float(normal[t, 1]) ** 2 + float(normal[t, 2]) ** 2
+        # A surfel whose normals cancel is no candidate for an anchor.
+        if not (np.sqrt(length2) * NORMAL_STEP > LEAST_NORMAL and weight[t] > 0.0):
+            covered[i] = 1

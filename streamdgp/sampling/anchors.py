@@ -1,8 +1,10 @@
-"""Incremental Poisson-disk anchors: a chart wherever evidence lies farther than r from a compatible one.
+"""Incremental Poisson-disk anchors: a chart wherever evidence lies too far from all compatible ones.
 
 Dart throwing in a fixed order: candidate surfels are visited in a hashed order that depends only on
-their numbers. A candidate is *covered* when a chart within r agrees with its normal; an uncovered
-one becomes an anchor if the evidence around it carries a plane.
+their numbers. A candidate is *covered* when a chart that is nearer than its own radius agrees with its
+normal; an uncovered one becomes an anchor if the evidence around it carries a plane. Radii are steps of
+``streamdgp.levels``, the largest first; an anchor of a larger radius than r keeps that distance from all
+others itself.
 """
 
 from __future__ import annotations
@@ -15,8 +17,10 @@ from numba import njit
 from streamdgp.evidence.kernels import find_block, hash_insert, surfels_about
 from streamdgp.evidence.patches import LEAST_NORMAL
 from streamdgp.evidence.precision import NORMAL_STEP, OFFSET_STEP_VOX
+from streamdgp.levels import LEVELS, level_key
+from streamdgp.sampling.radius import largest_level_served
 
-__all__ = ["insert_chart", "insert_charts", "place_anchors"]
+__all__ = ["insert_chart", "insert_charts", "levels_served", "place_anchors"]
 
 _USUAL_NEAR = 512
 # From a voxel's centre to its corner.
@@ -24,19 +28,23 @@ _HALF_VOXEL = 0.9
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def insert_charts(count: int, anchor: Any, cell_m: float, grid: Any) -> None:
+def insert_charts(count: int, anchor: Any, level: Any, scales_m: Any, grid: Any) -> None:
     """Enter the first ``count`` charts into an empty anchor grid, in their order."""
     for chart in range(count):
-        insert_chart(chart, anchor, cell_m, grid)
+        insert_chart(chart, anchor, level[chart], scales_m[level[chart]], grid)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def insert_chart(chart: int, anchor: Any, cell_m: float, grid: Any) -> None:
-    """Enter a chart into the anchor grid; ``grid`` = (table, keys, head, next, counters)."""
+def insert_chart(chart: int, anchor: Any, level: int, cell_m: float, grid: Any) -> None:
+    """Enter a chart into the anchor grid, into the lattice of its level, whose cells are its ball's radius.
+
+    ``grid`` = (table, keys, head, next, counters); counters = [cells, charts of each level].
+    """
     table, keys, head, following, counters = grid
     x = int(np.floor(anchor[chart, 0] / cell_m))
     y = int(np.floor(anchor[chart, 1] / cell_m))
-    z = int(np.floor(anchor[chart, 2] / cell_m))
+    z = level_key(int(np.floor(anchor[chart, 2] / cell_m)), level)
+    counters[1 + level] += 1
     cell = find_block(x, y, z, table, keys)
     if cell < 0:
         cell = counters[0]
@@ -53,34 +61,42 @@ def _covered(
     p: Any,
     n: Any,
     noise_m: float,
-    radius2: float,
+    radius_m: float,
+    radii_m: Any,
+    scales_m: Any,
     min_cos: float,
     anchor: Any,
     normal: Any,
-    cell_m: float,
     grid: Any,
 ) -> bool:
-    """Whether a compatible anchor lies within r, not counting ``noise_m`` along the chart's normal."""
-    table, keys, head, following, _ = grid
-    x = int(np.floor(p[0] / cell_m))
-    y = int(np.floor(p[1] / cell_m))
-    z = int(np.floor(p[2] / cell_m))
-    for dx in range(-1, 2):
-        for dy in range(-1, 2):
-            for dz in range(-1, 2):
-                cell = find_block(x + dx, y + dy, z + dz, table, keys)
-                if cell < 0:
-                    continue
-                c = head[cell]
-                while c >= 0:
-                    ex, ey, ez = p[0] - anchor[c, 0], p[1] - anchor[c, 1], p[2] - anchor[c, 2]
-                    dot = n[0] * normal[c, 0] + n[1] * normal[c, 1] + n[2] * normal[c, 2]
-                    if dot >= min_cos:
-                        along = ex * normal[c, 0] + ey * normal[c, 1] + ez * normal[c, 2]
-                        beyond = max(abs(along) - noise_m, 0.0)
-                        if ex * ex + ey * ey + ez * ez - along * along + beyond * beyond <= radius2:
-                            return True
-                    c = following[c]
+    """Whether a compatible anchor is nearer than its radius or ``radius_m``.
+
+    ``noise_m`` along the chart's normal is not counted.
+    """
+    table, keys, head, following, counters = grid
+    for level in range(LEVELS):
+        if counters[1 + level] == 0:
+            continue
+        reach_m, cell_m = max(radius_m, radii_m[level]), scales_m[level]
+        span = int(np.ceil(reach_m / cell_m))
+        x, y, z = int(np.floor(p[0] / cell_m)), int(np.floor(p[1] / cell_m)), int(np.floor(p[2] / cell_m))
+        for dx in range(-span, span + 1):
+            for dy in range(-span, span + 1):
+                for dz in range(-span, span + 1):
+                    cell = find_block(x + dx, y + dy, level_key(z + dz, level), table, keys)
+                    if cell < 0:
+                        continue
+                    c = head[cell]
+                    while c >= 0:
+                        ex, ey, ez = p[0] - anchor[c, 0], p[1] - anchor[c, 1], p[2] - anchor[c, 2]
+                        dot = n[0] * normal[c, 0] + n[1] * normal[c, 1] + n[2] * normal[c, 2]
+                        if dot >= min_cos:
+                            along = ex * normal[c, 0] + ey * normal[c, 1] + ez * normal[c, 2]
+                            beyond = max(abs(along) - noise_m, 0.0)
+                            beside2 = ex * ex + ey * ey + ez * ez - along * along
+                            if beside2 + beyond * beyond <= reach_m * reach_m:
+                                return True
+                        c = following[c]
     return False
 
 
@@ -138,10 +154,44 @@ def _local_plane(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def levels_served(
+    candidates: Any,
+    largest: int,
+    radii_m: Any,
+    scales_m: Any,
+    min_cos: float,
+    voxel_m: float,
+    surfels: Any,
+    served: Any,
+) -> None:
+    """Up to which level, at most ``largest``, evidence serves about candidates (K,): ``served``, uint8."""
+    _, _, _, _, key, _, offset, surfel_normal, _ = surfels
+    p, n, plane = np.empty(3), np.empty(3), np.empty(6)
+    for i in range(candidates.shape[0]):
+        s = candidates[i]
+        served[i] = 0
+        length = np.sqrt(surfel_normal[s, 0] ** 2 + surfel_normal[s, 1] ** 2 + surfel_normal[s, 2] ** 2)
+        if not (length * NORMAL_STEP > LEAST_NORMAL):
+            continue
+        for k in range(3):
+            p[k] = (key[s, k] + 0.5 + OFFSET_STEP_VOX * offset[s, k]) * voxel_m
+            n[k] = surfel_normal[s, k] / length
+        if _local_plane(p, n, radii_m[0] / voxel_m, voxel_m, min_cos, surfels, plane) == 0:
+            continue
+        along = plane[0] * plane[3] + plane[1] * plane[4] + plane[2] * plane[5]
+        for k in range(3):
+            p[k] += along * plane[k]
+            n[k] = plane[k]
+        served[i] = largest_level_served(p, n, largest, scales_m, min_cos, voxel_m, surfels)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def place_anchors(
     candidates: Any,
-    radius_m: float,
-    reach_m: float,
+    served: Any,
+    new_level: int,
+    radii_m: Any,
+    scales_m: Any,
     min_cos: float,
     min_surfels: int,
     voxel_m: float,
@@ -149,16 +199,18 @@ def place_anchors(
     charts: int,
     anchor: Any,
     normal: Any,
+    level: Any,
     grid: Any,
     start: int,
 ) -> tuple[int, int]:
-    """Visit ``candidates`` (surfel numbers, shuffled order) from ``start``; append anchors.
+    """Visit ``candidates`` (surfel numbers, shuffled order) from ``start``; append anchors of one level.
 
-    Returns (charts, next candidate); stops early when the chart arrays are full.
+    Levels are to be visited from the largest down. ``served`` (candidates,) uint8 tells up to which level the
+    evidence about a candidate serves. Returns (charts, next candidate); stops early when the chart arrays are
+    full.
     """
     _, _, _, _, key, weight, offset, surfel_normal, count = surfels
-    radius2 = radius_m * radius_m
-    cell_m = reach_m
+    radius_m, scale_m = radii_m[new_level], scales_m[new_level]
     p = np.empty(3)
     q = np.empty(3)
     n = np.empty(3)
@@ -169,6 +221,8 @@ def place_anchors(
             break
         s = candidates[i]
         i += 1
+        if served[i - 1] < new_level:
+            continue
         length = np.sqrt(surfel_normal[s, 0] ** 2 + surfel_normal[s, 1] ** 2 + surfel_normal[s, 2] ** 2)
         if not (length * NORMAL_STEP > LEAST_NORMAL):
             continue
@@ -177,7 +231,9 @@ def place_anchors(
             n[k] = surfel_normal[s, k] / length
         # A surfel of noisy observations may stand off its surface by three sigma: that is no new surface.
         noise_m = min(3.0 * np.sqrt(count[s] / max(weight[s], 1e-30)), 2.0 * radius_m)
-        if _covered(p, n, noise_m, radius2, min_cos, anchor, normal, cell_m, grid):
+        # A large anchor keeps its own distance from the small ones as well.
+        own_m = radius_m if new_level > 0 else 0.0
+        if _covered(p, n, noise_m, own_m, radii_m, scales_m, min_cos, anchor, normal, grid):
             continue
         # Mean shift along the normal: the anchor lies on the local plane and the normal is the
         # patch's, because a single surfel is noisy.
@@ -195,16 +251,17 @@ def place_anchors(
             continue
         for k in range(3):
             n[k] = plane[k]
-        if _covered(p, n, noise_m, radius2, min_cos, anchor, normal, cell_m, grid):
+        if _covered(p, n, noise_m, own_m, radii_m, scales_m, min_cos, anchor, normal, grid):
             continue
-        if _covered(q, n, 0.0, radius2, min_cos, anchor, normal, cell_m, grid):
-            if _covered(p, n, 0.0, radius2, min_cos, anchor, normal, cell_m, grid):
+        if _covered(q, n, 0.0, own_m, radii_m, scales_m, min_cos, anchor, normal, grid):
+            if _covered(p, n, 0.0, own_m, radii_m, scales_m, min_cos, anchor, normal, grid):
                 continue
             for k in range(3):
                 q[k] = p[k]
         for k in range(3):
             anchor[charts, k] = q[k]
             normal[charts, k] = n[k]
-        insert_chart(charts, anchor, cell_m, grid)
+        level[charts] = new_level
+        insert_chart(charts, anchor, new_level, scale_m, grid)
         charts += 1
     return charts, i

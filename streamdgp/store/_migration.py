@@ -7,6 +7,8 @@ still; here nothing runs). 99 % of the surface moves by less than a three-hundre
 Lost are the last few viewpoints of every surfel, which schema 2 kept as hashes and schema 3 as numbers: a
 camera that has stood still since adds a few observations more than it should. Settings that schema 2 did not
 have are as if they were off.
+
+Schema 3 to 4: a chart has a level (``streamdgp.levels``), of old all the same.
 """
 
 from __future__ import annotations
@@ -120,4 +122,15 @@ def _surfels_from_2(old: _Columns) -> _Columns:
     }
 
 
-_STEPS: dict[Any, Callable[[AtlasState], AtlasState]] = {2: _from_2}
+def _from_3(state: AtlasState) -> AtlasState:
+    metadata = copy.deepcopy(state.metadata)
+    metadata["schema"] = 4
+    metadata["config"] = {"largest_radius_ratio": 1.0} | metadata["config"]
+    if not state.tables:
+        return AtlasState({}, dict(state.arrays), metadata)
+    charts = state.tables["charts"]
+    level = np.zeros(len(charts["anchor"]), np.uint8)
+    return AtlasState({**state.tables, "charts": {**charts, "level": level}}, dict(state.arrays), metadata)
+
+
+_STEPS: dict[Any, Callable[[AtlasState], AtlasState]] = {2: _from_2, 3: _from_3}

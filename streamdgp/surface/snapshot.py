@@ -175,14 +175,20 @@ class SurfaceSnapshot:
             return {}
         return {plan.index: plan.signature for plan in self._plan(step, None)}
 
-    def stale_tiles(self, version_before: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Tiles (T, 3) at the default resolution that changed since the charts had these versions."""
+    def stale_tiles(
+        self, version_before: npt.NDArray[np.int64], scale_before_m: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.int64]:
+        """Tiles (T, 3) at the default resolution that changed since charts had these versions and scales."""
         step, known = self._step(None), len(version_before)
         if step is None or not self.chart_count:
             return np.zeros((0, 3), np.int64)
         changed = np.ones(self.chart_count, np.bool_)
         changed[:known] = self.version[:known] != version_before
-        return tiles_of(*self._boxes(step, None, np.flatnonzero(changed)))
+        scale_m = self.scale_m.copy()
+        # What a chart that has become smaller leaves is stale as well.
+        scale_m[:known] = np.maximum(scale_m[:known], scale_before_m)
+        charts = np.flatnonzero(changed)
+        return tiles_of(*self._boxes(step, None, charts, scale_m[charts]))
 
     # --- planning --------------------------------------------------------------------------------
 
@@ -203,11 +209,15 @@ class SurfaceSnapshot:
         return np.asarray(inside.all(1))
 
     def _boxes(
-        self, step: float, roi: npt.NDArray[np.float64] | None, charts: npt.NDArray[np.int64]
+        self,
+        step: float,
+        roi: npt.NDArray[np.float64] | None,
+        charts: npt.NDArray[np.int64],
+        scale_m: npt.NDArray[np.float64],
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Lowest and highest tile (K, 3) that each of the charts influences, within the region."""
+        """Lowest and highest tile (K, 3) that each of charts of these scales influences, in the region."""
         edge = step * self.tile_cells
-        anchor_m, reach = self.anchor_m[charts], (self.scale_m[charts] * self.blend_radius)[:, None]
+        anchor_m, reach = self.anchor_m[charts], (scale_m * self.blend_radius)[:, None]
         # One cell of margin: a vertex may move off its edge when it is put on the zero set.
         lo = np.floor((anchor_m - reach - step) / edge).astype(np.int64)
         hi = np.floor((anchor_m + reach + step) / edge).astype(np.int64)
@@ -225,7 +235,7 @@ class SurfaceSnapshot:
         if not self.chart_count:
             return iter(())
         charts = self._near(step, roi, only)
-        return plan_tiles(*self._boxes(step, roi, charts), charts, self.version, only)
+        return plan_tiles(*self._boxes(step, roi, charts, self.scale_m[charts]), charts, self.version, only)
 
     def _near(
         self, step: float, roi: npt.NDArray[np.float64] | None, only: npt.NDArray[np.int64] | None
