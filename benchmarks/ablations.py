@@ -1,9 +1,9 @@
 """What the parts of the method are worth: python -m benchmarks.ablations.
 
 Warm starts against fitting every dirty chart cold, the consistency step on and off, transport on and
-off, another seed of the random features (how large a difference means nothing), and Poisson-disk
-anchors against as many anchors drawn at random from the same evidence. One change at a time, the rest
-as by default.
+off, charts of several sizes against one, another seed of the random features (how large a difference
+means nothing), and Poisson-disk anchors against as many anchors drawn at random from the same evidence.
+One change at a time, the rest as by default.
 """
 
 from __future__ import annotations
@@ -90,6 +90,9 @@ def streaming_rows(scan: Scan) -> list[list[str]]:
     def apart() -> Reconstruction:
         return reconstruct(scan.frames, SceneConfig(consistency=ConsistencyConfig(sweeps=0)))
 
+    def one_radius() -> Reconstruction:
+        return reconstruct(scan.frames, SceneConfig(largest_radius_ratio=1.0))
+
     def other_seed() -> Reconstruction:
         return reconstruct(scan.frames, SceneConfig(seed=1))
 
@@ -98,14 +101,15 @@ def streaming_rows(scan: Scan) -> list[list[str]]:
         ("every refit cold", cold),
         ("no consistency step", apart),
         ("no transport", without_transport),
+        ("charts of one size", one_radius),
         ("another seed", other_seed),
     )
     return [_streamed(label, scan, run) for label, run in variants]
 
 
 def anchor_rows(scan: Scan, seed: int = 0) -> list[list[str]]:
-    """All charts fitted once from the final evidence: Poisson-disk anchors, then random ones."""
-    engine = reconstruct(scan.frames).engine
+    """All charts, of one size, fitted once from the last evidence: Poisson-disk anchors, random ones."""
+    engine = reconstruct(scan.frames, SceneConfig(largest_radius_ratio=1.0)).engine
     rows = []
     for label, is_random in (("Poisson-disk anchors, one fit", False), ("random anchors, one fit", True)):
         state = snapshot_state(engine)

@@ -16,7 +16,7 @@ import torch
 
 from streamdgp.atlas.atlas import Atlas
 from streamdgp.atlas.changes import AtlasChanges, AtlasState, TableChange
-from streamdgp.atlas.sizes import levels_about, shrink_charts
+from streamdgp.atlas.placing import add_anchors, shrink_charts
 from streamdgp.atlas.support import followed_cells
 from streamdgp.config import SceneConfig
 from streamdgp.consistency.sweep import make_consistent, replaces_all
@@ -33,15 +33,12 @@ from streamdgp.frames.types import Frame, FrameReport
 from streamdgp.levels import largest_level
 from streamdgp.memory import ArrayMemory, HeapMemory
 from streamdgp.parts import cores, in_parts
-from streamdgp.sampling.anchors import place_anchors
 from streamdgp.scale import resolve_scale
 from streamdgp.surface.snapshot import SurfaceSnapshot
 
 __all__ = ["Reconstructor"]
 
 _SCHEMA = 4
-# As many as a plane needs.
-_MIN_SURFELS_PER_ANCHOR = 3
 
 
 @dataclass(frozen=True)
@@ -139,7 +136,8 @@ class Reconstructor:
         seen, uncovered = self._survey(m, touched)
         clock.lap("survey")
         exposed = shrink_charts(m.atlas, m.evidence, seen, m.atlas.dirty(seen, growth), m.min_cos)
-        new = self._add_anchors(m, np.union1d(uncovered, exposed))
+        uncovered = np.union1d(uncovered, exposed)
+        new = add_anchors(m.atlas, m.evidence, uncovered, m.largest_level, m.min_cos, index)
         clock.lap("anchors")
         seen = np.concatenate([seen, new])
         opened = self._see_through(m, points, index)
@@ -213,29 +211,6 @@ class Reconstructor:
             m.evidence.check_reach(points)
             self.config, self._map = config, m
         return self._map
-
-    def _add_anchors(self, m: _Map, uncovered: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Poisson-disk anchors over surfels that no compatible chart covers yet."""
-        candidates = uncovered[np.argsort(_shuffle(uncovered), kind="stable")]
-        e = m.evidence
-        a, count = m.atlas, len(m.atlas)
-        created: list[npt.NDArray[np.int64]] = []
-        served = levels_about(candidates, a, e, m.largest_level, m.min_cos)
-        for level in range(m.largest_level, -1, -1):
-            done = 0
-            while done < len(candidates):
-                if count >= a.capacity:
-                    a.grow()
-                normal = a.columns["rotation"][:, :, 2]
-                count, done = place_anchors(
-                    candidates, served, level, a.radii_m, a.scales_m, m.min_cos,
-                    _MIN_SURFELS_PER_ANCHOR, e.voxel_size_m, e.look_up, count, a.columns["anchor"], normal,
-                    a.columns["level"], a.grid, done,
-                )  # fmt: skip
-                new = a.appended(count, self.frame_count - 1)
-                a.face(new, normal[new])
-                created.append(new)
-        return np.concatenate([np.zeros(0, np.int64), *created])
 
     def _survey(
         self, m: _Map, touched: TouchedSurfels
@@ -438,13 +413,6 @@ class _Clock:
     @property
     def total(self) -> float:
         return self._last - self._start
-
-
-def _shuffle(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Fixed pseudo-random ranks of surfel numbers."""
-    h = numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    h = (h ^ (h >> np.uint64(31))) * np.uint64(0xD6E8FEB86659FD93)
-    return ((h ^ (h >> np.uint64(29))) >> np.uint64(1)).astype(np.int64)
 
 
 def _union(parts: list[npt.NDArray[np.int64]], count: int) -> npt.NDArray[np.int64]:

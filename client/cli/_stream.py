@@ -109,6 +109,12 @@ class _Display:
 )
 @click.option("--anchor-radius", type=float, metavar="M", help="For a new scene: distance of the anchors.")
 @click.option(
+    "--largest-radius-ratio",
+    type=float,
+    metavar="X",
+    help="For a new scene: up to X times that where surface is flat or evidence sparse, 1 to 4. [default: 4]",
+)
+@click.option(
     "--spool",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="FOLDER",
@@ -137,6 +143,7 @@ def stream(
     poses: Path | None,
     regime: str | None,
     anchor_radius: float | None,
+    largest_radius_ratio: float | None,
     spool: Path | None,
     keepalive: float,
 ) -> None:
@@ -154,7 +161,11 @@ def stream(
       streamdgp-client stream kitti/07 --scene street --format kitti --server robot-base:50051
     """
     dataset = open_dataset(path, format_name, unit=unit, layout=layout, poses=poses).subset(every, limit)
-    settings = {"regime": regime, "anchor_radius_m": anchor_radius}
+    settings = {
+        "regime": regime,
+        "anchor_radius_m": anchor_radius,
+        "largest_radius_ratio": largest_radius_ratio,
+    }
     config = {name: value for name, value in settings.items() if value is not None}
     with _Display(len(dataset)) as display:
         for line in dataset.skipped:

@@ -116,11 +116,16 @@ class Atlas:
     def _reserve(self, capacity: int) -> None:
         for name, values in self.columns.items():
             self.columns[name] = self._memory.grown(f"charts/{name}", values, capacity)
-        self.grid = self._empty_grid(capacity)
         self._fill_grid()
 
     def _fill_grid(self) -> None:
+        self.grid = self._empty_grid(self.capacity)
         insert_charts(self._count, self.columns["anchor"], self.columns["level"], self.scales_m, self.grid)
+
+    def tidy_grid(self) -> None:
+        """Make room in the anchor grid: cells that lost their last chart keep their entries."""
+        if self.grid[-1][0] > self.capacity:
+            self._fill_grid()
 
     def grow(self) -> None:
         """Double the capacity."""
@@ -155,9 +160,7 @@ class Atlas:
         for name in ("fit_mass", "fresh_mass", "backed_at_cold", "fits"):
             c[name][charts] = 0
         c["level"][charts] = levels
-        # Cells that lost their last chart keep their entry: as many as there are charts may.
-        if self.grid[-1][0] + len(charts) > self.capacity + self._count:
-            self.grid = self._empty_grid(self.capacity)
+        if self.grid[-1][0] + len(charts) > len(self.grid[1]):
             self._fill_grid()
         else:
             move_charts(charts, c["anchor"], before, levels, self.scales_m, self.grid)

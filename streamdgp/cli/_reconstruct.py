@@ -50,6 +50,12 @@ def _check_cost(snapshot: SurfaceSnapshot, resolution_m: float | None) -> None:
 @click.option(
     "--anchor-radius", type=float, metavar="M", help="Distance of the charts' anchors. [default: automatic]"
 )
+@click.option(
+    "--largest-radius-ratio",
+    type=float,
+    metavar="X",
+    help="Up to X times that where surface is flat or evidence sparse, 1 to 4. [default: 4]",
+)
 @click.option("--resolution", type=float, metavar="M", help="Cell of the mesh. [default: automatic]")
 @click.option(
     "--every", type=click.IntRange(min=1), default=1, show_default=True, help="Use every N-th frame."
@@ -65,6 +71,7 @@ def reconstruct(
     format_name: str,
     regime: str,
     anchor_radius: float | None,
+    largest_radius_ratio: float | None,
     resolution: float | None,
     every: int,
     limit: int | None,
@@ -96,6 +103,8 @@ def reconstruct(
         "anchor_radius_m": anchor_radius,
         "resolution_m": resolution,
     }
+    if largest_radius_ratio is not None:
+        settings["largest_radius_ratio"] = largest_radius_ratio
     reconstructor = Reconstructor(SceneConfig(**settings), device=choose_device(device))
     rejected: list[str] = []
     with progress_bar() as progress:

@@ -18,9 +18,8 @@ from streamdgp.evidence.kernels import find_block, hash_insert, surfels_about
 from streamdgp.evidence.patches import LEAST_NORMAL
 from streamdgp.evidence.precision import NORMAL_STEP, OFFSET_STEP_VOX
 from streamdgp.levels import LEVELS, level_key
-from streamdgp.sampling.radius import largest_level_served
 
-__all__ = ["insert_chart", "insert_charts", "levels_served", "place_anchors"]
+__all__ = ["insert_chart", "insert_charts", "place_anchors"]
 
 _USUAL_NEAR = 512
 # From a voxel's centre to its corner.
@@ -154,38 +153,6 @@ def _local_plane(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def levels_served(
-    candidates: Any,
-    largest: int,
-    radii_m: Any,
-    scales_m: Any,
-    min_cos: float,
-    voxel_m: float,
-    surfels: Any,
-    served: Any,
-) -> None:
-    """Up to which level, at most ``largest``, evidence serves about candidates (K,): ``served``, uint8."""
-    _, _, _, _, key, _, offset, surfel_normal, _ = surfels
-    p, n, plane = np.empty(3), np.empty(3), np.empty(6)
-    for i in range(candidates.shape[0]):
-        s = candidates[i]
-        served[i] = 0
-        length = np.sqrt(surfel_normal[s, 0] ** 2 + surfel_normal[s, 1] ** 2 + surfel_normal[s, 2] ** 2)
-        if not (length * NORMAL_STEP > LEAST_NORMAL):
-            continue
-        for k in range(3):
-            p[k] = (key[s, k] + 0.5 + OFFSET_STEP_VOX * offset[s, k]) * voxel_m
-            n[k] = surfel_normal[s, k] / length
-        if _local_plane(p, n, radii_m[0] / voxel_m, voxel_m, min_cos, surfels, plane) == 0:
-            continue
-        along = plane[0] * plane[3] + plane[1] * plane[4] + plane[2] * plane[5]
-        for k in range(3):
-            p[k] += along * plane[k]
-            n[k] = plane[k]
-        served[i] = largest_level_served(p, n, largest, scales_m, min_cos, voxel_m, surfels)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
 def place_anchors(
     candidates: Any,
     served: Any,
@@ -200,14 +167,15 @@ def place_anchors(
     anchor: Any,
     normal: Any,
     level: Any,
+    source: Any,
     grid: Any,
     start: int,
 ) -> tuple[int, int]:
     """Visit ``candidates`` (surfel numbers, shuffled order) from ``start``; append anchors of one level.
 
     Levels are to be visited from the largest down. ``served`` (candidates,) uint8 tells up to which level the
-    evidence about a candidate serves. Returns (charts, next candidate); stops early when the chart arrays are
-    full.
+    evidence about a candidate serves; ``source`` (charts,) int64 becomes the candidate of each new chart.
+    Returns (charts, next candidate); stops early when the chart arrays are full.
     """
     _, _, _, _, key, weight, offset, surfel_normal, count = surfels
     radius_m, scale_m = radii_m[new_level], scales_m[new_level]
@@ -262,6 +230,7 @@ def place_anchors(
             anchor[charts, k] = q[k]
             normal[charts, k] = n[k]
         level[charts] = new_level
+        source[charts] = i - 1
         insert_chart(charts, anchor, new_level, scale_m, grid)
         charts += 1
     return charts, i

@@ -2,8 +2,8 @@
 
 A chart that is larger than need be over-smooths, one that is smaller carries more noise and costs more. A
 ball serves if a quadratic over its tangent plane explains the evidence as well there as it does in the next
-smaller ball, nowhere worse than its scatter, bends little, and, unless evidence is sparse, is backed
-everywhere: surface that ends within the ball ends in finer steps where cells are smaller.
+smaller ball, nowhere worse than its scatter, bends little, and is backed everywhere, or, where evidence is
+sparse, on most sides: surface that ends within the ball ends in finer steps where cells are smaller.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ _CELL_VOX, _MOST_CELLS, _FINE_CELLS = 2.8, 16, 48
 _MOST_COARSE = 64
 # Surfels per cell of three voxels, of those that have any: nine where evidence is dense.
 _SPARSE = 4.0
+# At a border there are four or five.
+_LEAST_SIDES, _LEAST_RHO2 = 6, 0.04
 _USUAL_NEAR = 4096
 # A ball of more evidence is looked at in part; with 256 rows too many creases are missed.
 _ROWS = 1024
@@ -177,6 +179,17 @@ def _is_whole(backed: Any, cells: int) -> bool:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _is_surrounded(rows: Any) -> bool:
+    """Whether there is evidence on most sides of the middle, eighths of the disk."""
+    found = np.zeros(8, np.uint8)
+    for r in range(rows.shape[0]):
+        u, v = rows[r, 1], rows[r, 2]
+        if rows[r, _RHO2] > _LEAST_RHO2:
+            found[4 * (u > 0.0) + 2 * (v > 0.0) + (abs(u) > abs(v))] = 1
+    return bool(found.sum() >= _LEAST_SIDES)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _fits_everywhere(rows: Any, x: Any, scatter2: float) -> bool:
     """Whether no cell's mean is off by more than its rows' scatter explains: a crease may cross the rim."""
     sums = np.zeros((_CELLS * _CELLS, 3))
@@ -197,6 +210,26 @@ def _fits_everywhere(rows: Any, x: Any, scatter2: float) -> bool:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _evidence_about(p: Any, n: Any, scale_m: float, min_cos: float, voxel_m: float, surfels: Any) -> Any:
+    """Rows of evidence in a ball, whether it is dense, and whether it backs the ball."""
+    backed = np.zeros((_FINE_CELLS, _FINE_CELLS), np.uint8)
+    rows, density = _rows_about(p, n, scale_m, min_cos, voxel_m, surfels, backed)
+    cells = max(_CELLS, min(int(2.0 * scale_m / (_CELL_VOX * voxel_m)), _MOST_CELLS))
+    is_dense = density >= _SPARSE
+    return rows, is_dense, _is_whole(backed, cells) if is_dense else _is_surrounded(rows)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _is_smooth(rows: Any, ratio: float, x: Any) -> bool:
+    """Whether a quadratic, into ``x`` (6,), describes the rows as well as one does those within ``ratio``."""
+    within = _quadratic(rows, ratio * ratio, x)
+    misfit = _quadratic(rows, 1.1, x)
+    if within < 0.0 or misfit > _MOST_MISFIT * within or _bend(x) > _MOST_BEND:
+        return False
+    return _fits_everywhere(rows, x, within)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def serves(
     p: Any,
     n: Any,
@@ -210,17 +243,8 @@ def serves(
 
     ``smaller_m`` is the radius of the next smaller ball.
     """
-    backed = np.zeros((_FINE_CELLS, _FINE_CELLS), np.uint8)
-    rows, density = _rows_about(p, n, scale_m, min_cos, voxel_m, surfels, backed)
-    cells = max(_CELLS, min(int(2.0 * scale_m / (_CELL_VOX * voxel_m)), _MOST_CELLS))
-    if density >= _SPARSE and not _is_whole(backed, cells):
-        return False
-    x = np.empty(_TERMS)
-    within = _quadratic(rows, (smaller_m / scale_m) ** 2, x)
-    misfit = _quadratic(rows, 1.1, x)
-    if within < 0.0 or misfit > _MOST_MISFIT * within or _bend(x) > _MOST_BEND:
-        return False
-    return _fits_everywhere(rows, x, within)
+    rows, _, is_backed = _evidence_about(p, n, scale_m, min_cos, voxel_m, surfels)
+    return is_backed and _is_smooth(rows, smaller_m / scale_m, np.empty(_TERMS))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -228,17 +252,16 @@ def largest_level_served(
     p: Any, n: Any, most: int, scales_m: Any, min_cos: float, voxel_m: float, surfels: Any
 ) -> int:
     """The highest level up to ``most`` whose ball serves about ``p`` (3,), unit normal ``n`` (3,), or 0."""
-    if most == 0:
-        return 0
-    x = np.empty(_TERMS)
-    backed = np.empty((_CELLS, _CELLS), np.uint8)
-    rows, _ = _rows_about(p, n, scales_m[1], min_cos, voxel_m, surfels, backed)
-    if _quadratic(rows, 1.1, x) < 0.0:
-        return 0
-    bend = _bend(x) / scales_m[1]
-    for level in range(most, 0, -1):
-        if bend * scales_m[level] <= _BEND_DOUBT * _MOST_BEND and serves(
-            p, n, scales_m[level], scales_m[level - 1], min_cos, voxel_m, surfels
-        ):
-            return level
-    return 0
+    best, bend, x = 0, 0.0, np.empty(_TERMS)
+    for level in range(1, most + 1):
+        if bend * scales_m[level] > _BEND_DOUBT * _MOST_BEND:
+            break
+        rows, is_dense, is_backed = _evidence_about(p, n, scales_m[level], min_cos, voxel_m, surfels)
+        # What is not backed at one step is not at a larger one, but for gaps between rings of a LiDAR.
+        if is_dense and not is_backed:
+            break
+        ratio = scales_m[level - 1] / scales_m[level]
+        if _is_smooth(rows, ratio, x) and is_backed:
+            best = level
+        bend = _bend(x) / scales_m[level]
+    return best

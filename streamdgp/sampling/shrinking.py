@@ -1,4 +1,4 @@
-"""Charts that more evidence shows to be too large: smaller balls, and what they uncover."""
+"""Which radius serves charts, and what those uncover that become smaller."""
 
 from __future__ import annotations
 
@@ -10,11 +10,32 @@ from numba import njit
 from streamdgp.evidence.kernels import find_block, surfels_about
 from streamdgp.levels import level_key
 from streamdgp.sampling.anchors import insert_chart
-from streamdgp.sampling.radius import serves
+from streamdgp.sampling.radius import largest_level_served, serves
 
-__all__ = ["exposed_surfels", "levels_that_serve", "move_charts"]
+__all__ = ["exposed_surfels", "levels_for_new", "levels_that_serve", "move_charts", "remove_charts"]
 
 _USUAL_NEAR = 1024
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def levels_for_new(
+    charts: Any,
+    anchor: Any,
+    rotation: Any,
+    most: int,
+    scales_m: Any,
+    min_cos: float,
+    voxel_m: float,
+    surfels: Any,
+    served: Any,
+) -> None:
+    """The largest levels, up to ``most``, that serve at the anchors of charts (K,): ``served`` (K,) uint8."""
+    n = np.empty(3)
+    for row in range(charts.shape[0]):
+        c = charts[row]
+        for k in range(3):
+            n[k] = rotation[c, k, 2]
+        served[row] = largest_level_served(anchor[c], n, most, scales_m, min_cos, voxel_m, surfels)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -95,6 +116,13 @@ def _remove_chart(chart: int, anchor: Any, level: int, cell_m: float, grid: Any)
     while following[before] != chart:
         before = following[before]
     following[before] = following[chart]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def remove_charts(begin: int, end: int, anchor: Any, level: Any, scales_m: Any, grid: Any) -> None:
+    """Take the charts from ``begin`` to ``end`` out of the anchor grid, the last first."""
+    for c in range(end - 1, begin - 1, -1):
+        _remove_chart(c, anchor, level[c], scales_m[level[c]], grid)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -17,6 +17,7 @@ from streamdgp.atlas.support import show_cells
 from streamdgp.config import EvidenceConfig
 from streamdgp.evidence import SurfelMap
 from streamdgp.evidence.patches import DIRTY_CELLS, SUPPORT_CELLS
+from streamdgp.levels import LEVELS
 from streamdgp.sampling.anchors import insert_chart
 from tests.reference.precision import to_bits
 
@@ -37,7 +38,8 @@ def _atlas(count: int) -> Atlas:
     rng = np.random.default_rng(0)
     for c in range(count):
         atlas.columns["anchor"][c] = rng.uniform(-3, 3, 3)
-        insert_chart(c, atlas.columns["anchor"], atlas.scale_m, atlas.grid)
+        level = atlas.columns["level"][c] = c % LEVELS
+        insert_chart(c, atlas.columns["anchor"], level, atlas.scales_m[level], atlas.grid)
     new = atlas.appended(count, 5)
     normals = rng.normal(size=(count, 3))
     atlas.face(new, normals / np.linalg.norm(normals, axis=1, keepdims=True))
@@ -176,7 +178,9 @@ def _near(atlas: Atlas, point: npt.NDArray[np.float64]) -> set[int]:
     table, keys, head, following, counters = atlas.grid
     out = set()
     for cell in range(int(counters[0])):
-        if np.abs(keys[cell] - np.floor(point / atlas.scale_m)).max() <= 1:
+        level = int(keys[cell, 2]) % LEVELS
+        at = np.array([*keys[cell, :2], keys[cell, 2] // LEVELS])
+        if np.abs(at - np.floor(point / atlas.scales_m[level])).max() <= 1:
             c = int(head[cell])
             while c >= 0:
                 out.add(c)
@@ -190,9 +194,7 @@ def test_restore_gives_the_same_columns_and_look_up(count: int) -> None:
     atlas = _atlas(count)
     columns = {n: values.copy() for n, values in atlas.stored_columns().items()}
     assert columns.keys() == atlas.columns.keys() - {"rotation"}
-    again = Atlas.restore(
-        atlas.radius_m, atlas.scale_m, columns, lambda rows: [np.zeros((33, 33, 3), np.float32)] * len(rows)
-    )
+    again = Atlas.restore(0.04, 0.064, columns, lambda rows: [np.zeros((33, 33, 3), np.float32)] * len(rows))
     assert len(again) == count
     for name in atlas.columns:
         assert again.column(name).tobytes() == atlas.column(name).tobytes(), name
@@ -246,9 +248,7 @@ def test_restored_charts_face_the_same_way_to_the_bit() -> None:
     assert atlas.column("rotation").tobytes() == at_once.tobytes()
     columns = {n: values.copy() for n, values in atlas.stored_columns().items()}
     assert "rotation" not in columns
-    again = Atlas.restore(
-        atlas.radius_m, atlas.scale_m, columns, lambda rows: [np.zeros((33, 33, 3), np.float32)] * len(rows)
-    )
+    again = Atlas.restore(0.04, 0.064, columns, lambda rows: [np.zeros((33, 33, 3), np.float32)] * len(rows))
     assert again.column("rotation").tobytes() == at_once.tobytes()
     grown = again.capacity
     again.grow()
@@ -383,7 +383,7 @@ def _with_flat_raster() -> Atlas:
     """One unfitted chart at z = 0.005 with its normal along z, whose raster is the identity."""
     atlas = Atlas(0.04, 0.064, 12)
     atlas.columns["anchor"][0] = (0.0, 0.0, 0.005)
-    insert_chart(0, atlas.columns["anchor"], atlas.scale_m, atlas.grid)
+    insert_chart(0, atlas.columns["anchor"], 0, atlas.scales_m[0], atlas.grid)
     atlas.appended(1, 0)
     atlas.face(np.array([0]), np.array([[0.0, 0.0, 1.0]]))
     v = np.linspace(-1, 1, 33, dtype=np.float32)

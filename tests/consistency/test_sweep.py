@@ -47,7 +47,7 @@ class Before:
         return atlas
 
 
-def _capture(frames: list[Frame]) -> Before:
+def _capture(frames: list[Frame], largest_radius_ratio: float = 4.0) -> Before:
     taken: list[tuple[Atlas, Regime, npt.NDArray[np.int64]]] = []
 
     def keep(atlas: Atlas, regime: Regime, dirty: npt.NDArray[np.int64], config: ConsistencyConfig) -> None:
@@ -56,7 +56,10 @@ def _capture(frames: list[Frame]) -> Before:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(streamdgp.reconstructor, "make_consistent", keep)
-        r = Reconstructor(SceneConfig(evidence_voxel_m=VOXEL_M, resolution_m=VOXEL_M))
+        config = SceneConfig(
+            evidence_voxel_m=VOXEL_M, resolution_m=VOXEL_M, largest_radius_ratio=largest_radius_ratio
+        )
+        r = Reconstructor(config)
         for frame in frames:
             r.integrate(frame)
     return Before(*taken[-1])
@@ -76,14 +79,21 @@ def _step_frames(shape: Shape, shift_m: float = 0.0) -> list[Frame]:
 
 @pytest.fixture(scope="module")
 def first_fit() -> Before:
-    """All charts of a noisy saddle new at once: one frame."""
+    """All charts of a noisy saddle, of one size, new at once: one frame."""
     pose = look_at((0.1, 0.05, 0.7), (0, 0, 0))
     rng = np.random.default_rng(0)
-    return _capture([depth_frame(Saddle(2.0, 0.35), pose, width=120, height=90, focal=120.0, rng=rng)])
+    frame = depth_frame(Saddle(2.0, 0.35), pose, width=120, height=90, focal=120.0, rng=rng)
+    return _capture([frame], largest_radius_ratio=1.0)
 
 
 @pytest.fixture(scope="module")
 def step() -> Before:
+    return _capture(_step_frames(Saddle(2.0, 0.45)), largest_radius_ratio=1.0)
+
+
+@pytest.fixture(scope="module")
+def mixed_step() -> Before:
+    """Charts of several sizes."""
     return _capture(_step_frames(Saddle(2.0, 0.45)))
 
 
@@ -165,11 +175,16 @@ def _own(before: Before, atlas: Atlas) -> npt.NDArray[np.float32]:
     return own
 
 
+@pytest.mark.parametrize("is_mixed", [False, True])
 @pytest.mark.parametrize("mu", [1e-3, 0.3, 1.0])
-def test_targets_agree_with_the_slow_reference(step: Before, mu: float) -> None:
-    """Own points and neighbours' predictions combined sample by sample."""
+def test_targets_agree_with_the_slow_reference(
+    mixed_step: Before, step: Before, mu: float, is_mixed: bool
+) -> None:
+    """Own points and neighbours' predictions combined sample by sample, also of charts of other sizes."""
+    step = mixed_step if is_mixed else step
     atlas = step.atlas
-    rows = np.arange(0, len(step.dirty), 9)
+    assert (len(np.unique(atlas.column("level")[step.dirty])) > 1) == is_mixed
+    rows = np.arange(0, len(step.dirty), 5 if is_mixed else 9)
     own = _own(step, atlas)[rows]
     targets, overlap = neighbour_predictions(atlas, step.dirty[rows], own, mu)
     wrong = used = 0
@@ -310,7 +325,8 @@ def test_charts_of_opposite_sheets_do_not_attract_each_other() -> None:
     used = overlap > 0.01
     assert used.sum() > 100
     # The other sheet lies 10 mm below; a fifth of its pull would show as 2 mm.
-    pulled = (targets - own)[used][:, 2] * atlas.scale_m
+    scale = np.broadcast_to(atlas.scale_of(before.dirty)[:, None], used.shape)
+    pulled = (targets - own)[used][:, 2] * scale[used]
     assert np.quantile(np.abs(pulled), 0.99) < 1.5 * SIGMA_M
     assert abs(pulled.mean()) < 0.1 * SIGMA_M
 

@@ -70,11 +70,12 @@ def test_against_brute_force(shape: Shape) -> None:
     m = r._map
     assert m is not None
     for chart in range(0, len(charts["anchor"]), 7):
-        want = _members(charts, surfels, chart, m.scale_m, m.min_cos)
+        scale = float(m.atlas.scale_of(np.array([chart]))[0])
+        want = _members(charts, surfels, chart, scale, m.min_cos)
         total = want["weight"].sum()
         weights = got["weights"][chart].astype(np.float64)
         points = got["points"][chart].astype(np.float64)
-        assert weights.sum() == pytest.approx(total * m.scale_m**2, rel=1e-5)
+        assert weights.sum() == pytest.approx(total * scale**2, rel=1e-5)
         assert got["mass"][chart].sum() == pytest.approx(total, rel=1e-5)
         assert got["support"][chart].sum() == want["count"].sum()
         # Binning keeps the weighted mean: no row may be lost or moved.
@@ -90,7 +91,7 @@ def test_against_brute_force(shape: Shape) -> None:
         wrong = ~np.isclose(got["mass"][chart], mass, rtol=1e-4, atol=1e-6 * total)
         assert wrong.sum() <= 2 * corner.sum()
         assert (points[weights == 0] == 0).all()
-        assert (np.linalg.norm(points, axis=1) <= 1 + 0.9 * _VOXEL / m.scale_m).all()
+        assert (np.linalg.norm(points, axis=1) <= 1 + 0.9 * _VOXEL / scale).all()
 
 
 @pytest.mark.parametrize("ratio", [4, 8, 16])
@@ -119,8 +120,9 @@ def test_no_side_of_a_chart_loses_its_evidence(ratio: int) -> None:
     assert m is not None
     middle = np.linalg.norm(charts["anchor"][:, :2], axis=1).argsort()[:5]
     for chart in middle:
-        want = _members(charts, surfels, int(chart), m.scale_m, m.min_cos)
-        assert got["weights"][chart].sum() == pytest.approx(want["weight"].sum() * m.scale_m**2, rel=1e-4)
+        scale = float(m.atlas.scale_of(np.array([chart]))[0])
+        want = _members(charts, surfels, int(chart), scale, m.min_cos)
+        assert got["weights"][chart].sum() == pytest.approx(want["weight"].sum() * scale**2, rel=1e-4)
 
 
 def test_opposite_sheets_stay_apart() -> None:

@@ -115,7 +115,7 @@ def test_a_chart_beside_a_step_takes_one_side_of_it() -> None:
     assert m is not None
     charts = np.arange(r.chart_count)
     patches = r._gather(m, charts)
-    anchor, scale = m.atlas.column("anchor"), m.scale_m
+    anchor, scales = m.atlas.column("anchor"), m.atlas.scale_of(charts)
     positions = m.evidence.positions_m(np.arange(len(m.evidence)))
     beside, both = 0, 0
     for chart in charts:
@@ -123,6 +123,7 @@ def test_a_chart_beside_a_step_takes_one_side_of_it() -> None:
         is_floor = abs(height_m) < 0.005
         if not is_floor and abs(height_m - _STEP_M) > 0.005:
             continue
+        scale = scales[chart]
         near = np.linalg.norm(positions - anchor[chart], axis=1) < 0.8 * scale
         other = np.abs(positions[near, 2] - (_STEP_M if is_floor else 0.0)) < 0.005
         if other.sum() <= 10:
@@ -142,5 +143,7 @@ def test_what_is_left_out_still_counts_as_seen() -> None:
     m = r._map
     assert m is not None
     patches = r._gather(m, np.arange(r.chart_count))
-    heavier = patches.mass.sum(1) * m.scale_m**2 > 1.05 * patches.weights.sum(1)
+    heavier = patches.mass.sum(1) * m.atlas.scale_of(
+        np.arange(r.chart_count)
+    ) ** 2 > 1.05 * patches.weights.sum(1)
     assert heavier.sum() > 10

@@ -29,16 +29,17 @@ def uncovered_evidence(
     sigmas: Array,
     anchors: Array,
     anchor_normals: Array,
+    anchor_radii: Array,
     radius: float,
     min_cos: float,
     min_count: int,
 ) -> npt.NDArray[np.int64]:
-    """Well-supported evidence farther than ``radius`` from every anchor compatible with it or its patch.
+    """Well-supported evidence beyond the radius of every anchor compatible with it or its patch.
 
     Three standard deviations ``sigmas`` of a single observation along the anchor's normal do not count:
     noise is no new surface. Evidence is well supported when at least ``min_count`` compatible surfels
-    lie within 0.7 radius and their normals agree with each other and with its own: a lone or torn surfel,
-    or one on a crease, carries no plane.
+    lie within 0.7 ``radius``, the least one, and their normals agree with each other and with its own: a lone
+    or torn surfel, or one on a crease, carries no plane.
     """
     length = np.linalg.norm(normals, axis=1)
     unit = normals / np.maximum(length, 1e-12)[:, None]
@@ -47,7 +48,7 @@ def uncovered_evidence(
         offset = positions[s] - anchors
         along = (offset * anchor_normals).sum(1)
         beyond = np.maximum(np.abs(along) - 3 * sigmas[s], 0)
-        close = (offset**2).sum(1) - along**2 + beyond**2 <= (radius * _SLACK) ** 2
+        close = (offset**2).sum(1) - along**2 + beyond**2 <= (anchor_radii * _SLACK) ** 2
         if (close & (anchor_normals @ unit[s] > min_cos - 1e-4)).any():
             continue
         near = np.linalg.norm(positions - positions[s], axis=1) <= 0.699 * radius

@@ -35,10 +35,9 @@ class ChartPoints:
 def chart_points(atlas: Atlas) -> list[ChartPoints]:
     """Every chart of an atlas, sampled."""
     anchor, rotation = atlas.column("anchor"), atlas.column("rotation")
+    scale = atlas.scale_of(np.arange(len(atlas)))
     return [
-        ChartPoints(
-            np.asarray(r, np.float64), np.asarray(s, np.float64), anchor[c], rotation[c], atlas.scale_m
-        )
+        ChartPoints(np.asarray(r, np.float64), np.asarray(s, np.float64), anchor[c], rotation[c], scale[c])
         for c, (r, s) in enumerate(zip(atlas.rasters, atlas.supports, strict=True))
     ]
 
@@ -74,28 +73,32 @@ def overlap_targets(
     from its anchor over 0.9 radii; a neighbour times exp(-(t / 0.1)^2), t how far the point lies beside its
     foot, and times the share of its evidence that it was fitted to, squared; the chart itself with at least
     0.01^3. Where support is below a half nobody speaks. Returns targets and the neighbours' share.
-    Charts whose anchors are ``reach`` radii or more away are no neighbours. The nearest point is found among
-    the nodes of a bilinear refinement of its raster (1/128): off by 1e-2 tangentially, 1e-4 along the normal.
+    Charts whose anchors are ``reach`` mean radii or more away are no neighbours. The nearest point is found
+    among the nodes of a bilinear refinement of its raster (1/128, or finer): off by 1e-2 tangentially, 1e-4
+    along the normal.
     """
     anchor, rotation = atlas.column("anchor"), atlas.column("rotation")
+    scale = atlas.scale_of(np.arange(len(atlas)))
     fit, fresh = (atlas.column(n).astype(np.float64).sum(1) for n in ("fit_mass", "fresh_mass"))
     points: Array = own.astype(np.float64)
-    world = points @ rotation[chart].T * atlas.scale_m + anchor[chart]
+    world = points @ rotation[chart].T * scale[chart] + anchor[chart]
     backed = _support(np.asarray(atlas.supports[chart], np.float64), points[:, :2])
     precision = np.maximum(1 - (points**2).sum(1) / 0.81, 0.01) ** 3 * backed
     pull, share = np.zeros_like(points), np.zeros(len(points))
     for q in range(len(atlas)):
         if q == chart or rotation[q][:, 2] @ rotation[chart][:, 2] <= 0:
             continue
-        if np.linalg.norm(anchor[q] - anchor[chart]) >= reach * atlas.scale_m:
+        if np.linalg.norm(anchor[q] - anchor[chart]) >= 0.5 * reach * (scale[chart] + scale[q]):
             continue
-        rho2 = ((world - anchor[q]) ** 2).sum(1) / (0.9 * atlas.scale_m) ** 2
+        rho2 = ((world - anchor[q]) ** 2).sum(1) / (0.9 * scale[q]) ** 2
         near = (rho2 < 1) & (backed >= 0.5)
         if not near.any():
             continue
-        fine = _refine(np.asarray(atlas.rasters[q], np.float64), 4)
+        # As fine for this chart where the neighbour's is the larger ball.
+        factor = 4 * int(np.ceil(max(scale[q] / scale[chart], 1.0)))
+        fine = _refine(np.asarray(atlas.rasters[q], np.float64), factor)
         nodes = fine.reshape(-1, 3)
-        local = (world[near] - anchor[q]) @ rotation[q] / atlas.scale_m
+        local = (world[near] - anchor[q]) @ rotation[q] / scale[q]
         distance, foot = cKDTree(nodes).query(local)
         du, dv = np.gradient(fine, axis=0).reshape(-1, 3), np.gradient(fine, axis=1).reshape(-1, 3)
         normal = np.cross(du[foot], dv[foot])
@@ -107,8 +110,8 @@ def overlap_targets(
         ok = same & (distance < 0.3) & (theirs >= 0.5)
         authority = (fit[q] / (fit[q] + fresh[q])) ** 3 if fit[q] > 0 else 0.0
         b = mu * (1 - rho2[near]) ** 3 * np.exp(-beside2 / 0.1**2) * theirs * authority * ok
-        foot_world = nodes[foot] @ rotation[q].T * atlas.scale_m + anchor[q]
-        pull[near] += b[:, None] * ((foot_world - anchor[chart]) @ rotation[chart] / atlas.scale_m)
+        foot_world = nodes[foot] @ rotation[q].T * scale[q] + anchor[q]
+        pull[near] += b[:, None] * ((foot_world - anchor[chart]) @ rotation[chart] / scale[chart])
         share[near] += b
     total = precision + share
     alone = share == 0

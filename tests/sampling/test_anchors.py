@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from streamdgp.config import ConsistencyConfig, FitConfig, SceneConfig
 from streamdgp.evidence.precision import NORMAL_STEP, OFFSET_STEP_VOX
 from streamdgp.frames import Frame, PointFrame
+from streamdgp.levels import RATIOS
 from streamdgp.reconstructor import Reconstructor
 from tests.reference.poisson import closest_compatible_pair, uncovered_evidence
 from tests.reference.shapes import (
@@ -48,7 +51,7 @@ def _tables(
 ) -> tuple[dict[str, npt.NDArray[np.float64]], dict[str, npt.NDArray[np.float64]]]:
     tables = r.changes().tables
     assert r._map is not None
-    charts = {k: r._map.atlas.column(k).copy() for k in ("anchor", "rotation")}
+    charts = {k: r._map.atlas.column(k).copy() for k in ("anchor", "rotation", "level")}
     raw = tables["surfels"].columns
     voxel = r.config.evidence_voxel_m
     assert voxel is not None
@@ -73,7 +76,7 @@ def _check(r: Reconstructor) -> int:
     assert gap > radius * (1 - 1e-9), f"two compatible anchors {gap / radius:.4f} r apart"
     uncovered = uncovered_evidence(
         surfels["position"], surfels["normal"], surfels["weight"], surfels["sigma"],
-        charts["anchor"], normals, radius, min_cos, _MIN_SURFELS,
+        charts["anchor"], normals, radius * RATIOS[charts["level"]], radius, min_cos, _MIN_SURFELS,
     )  # fmt: skip
     assert not len(uncovered), (
         f"{len(uncovered)} of {len(surfels['weight'])} surfels are not covered: {uncovered[:5]}"
@@ -152,7 +155,7 @@ def test_anchors_lie_on_the_surface_and_normals_point_out() -> None:
 def test_density_is_that_of_a_maximal_packing() -> None:
     """Dart throwing fills 0.7 disks of radius r/2 per area pi r^2/4 in the plane, no more."""
     plane = Plane((0, 0, 0.003), (0, 0, 1))
-    r = Reconstructor(_CONFIG)
+    r = Reconstructor(replace(_CONFIG, largest_radius_ratio=1.0))
     r.integrate(depth_frame(plane, look_at((0, 0, 1.0), (0, 0.001, 0)), width=120, height=90, focal=120.0))
     charts, _ = _tables(r)
     area = (119 / 120.0) * (89 / 120.0)

@@ -16,7 +16,9 @@ import pytest
 import zarr
 from scipy.spatial import cKDTree
 
+from benchmarks.inside import snapshot_state, state_bytes
 from streamdgp.atlas.changes import AtlasChanges, AtlasState
+from streamdgp.config import SceneConfig
 from streamdgp.errors import StorageError
 from streamdgp.reconstructor import Reconstructor
 from streamdgp.store import AtlasStore, migrate, migrate_settings
@@ -73,7 +75,7 @@ def test_an_old_scene_opens_looks_the_same_and_goes_on(old: Path) -> None:
         assert mesh_bytes(get_mesh(server, revision=3)) == (3, newest)  # the old one, migrated as it is read
         assert_near(get_mesh(server, revision=2), 2)
         messages = [info.message for info in server.scenes.ListRevisions(request).revisions]
-        assert messages == ["schema 2 to 3", "revision 3", "revision 2", "revision 1"]
+        assert messages == ["schema 2 to 4", "revision 3", "revision 2", "revision 1"]
         stream = Stream(server)
         assert stream.opened().next_sequence_number == 4
         stream.send_frames(make_frame(4, angle_rad=1.6))
@@ -83,7 +85,7 @@ def test_an_old_scene_opens_looks_the_same_and_goes_on(old: Path) -> None:
         assert revision == 5
         assert after != newest
     (found,) = check_data(old, all_revisions=True)
-    assert (found.schema, found.revisions, found.fault) == (3, 5, "")
+    assert (found.schema, found.revisions, found.fault) == (4, 5, "")
 
 
 def test_it_is_migrated_once(old: Path) -> None:
@@ -128,6 +130,23 @@ def test_values_are_the_nearest_steps(state: AtlasState) -> None:
     assert np.abs(charts["normal"] / 32767 - normal).max() <= 0.5 / 32767
     kept = state.tables["charts"]["parameters"]
     assert np.abs(charts["parameters"] - kept).max() <= np.abs(kept).max() * 2.0**-11
+
+
+def test_schema_3_has_charts_of_one_size() -> None:
+    """As the engine wrote it, less what schema 4 added: the next frame gives the same bits."""
+    config = SceneConfig(evidence_voxel_m=VOXEL_M, largest_radius_ratio=1.0)
+    engine = Reconstructor(config)
+    for k in (1, 2):
+        engine.integrate(frame_from_proto(make_frame(k)))
+    old = copy.deepcopy(snapshot_state(engine))
+    assert not old.tables["charts"].pop("level").any()
+    del old.metadata["config"]["largest_radius_ratio"]
+    old.metadata["schema"] = 3
+    again = Reconstructor.restore(migrate(old))
+    for one in (engine, again):
+        one.integrate(frame_from_proto(make_frame(3, angle_rad=1.6)))
+    assert again.config == engine.config
+    assert state_bytes(snapshot_state(again)) == state_bytes(snapshot_state(engine))
 
 
 def test_settings_keep_what_they_meant() -> None:
