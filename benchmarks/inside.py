@@ -102,9 +102,9 @@ def state_bytes(state: AtlasState) -> dict[str, bytes]:
 
 
 def untouched_charts(
-    anchors_m: npt.NDArray[np.float64], ball_m: float, frame: DepthFrame
+    anchors_m: npt.NDArray[np.float64], ball_m: npt.NDArray[np.float64], frame: DepthFrame
 ) -> npt.NDArray[np.bool_]:
-    """Charts whose ball no ray of the frame entered on its way to a return; some of these may be missed.
+    """Charts (K,) whose ball (K,) no ray of the frame entered on its way to a return; some may be missed.
 
     A ball is out of reach when it projects beside the image or lies behind all that the rays about
     it hit. Pixels without a return count as rays of no length.
@@ -115,7 +115,8 @@ def untouched_charts(
     local = (anchors_m - pose[:3, 3]) @ pose[:3, :3]
     z = np.maximum(local[:, 2] - ball_m, 1e-3)
     height, width = frame.depth_m.shape
-    reach_px = int(np.ceil(max(k.fx, k.fy) * ball_m / z[local[:, 2] > 2 * ball_m].min(initial=np.inf))) + 2
+    shares = (ball_m / z)[local[:, 2] > 2 * ball_m]
+    reach_px = int(np.ceil(max(k.fx, k.fy) * shares.max(initial=0.0))) + 2
     u = local[:, 0] / np.maximum(local[:, 2], 1e-3) * k.fx + k.cx
     v = local[:, 1] / np.maximum(local[:, 2], 1e-3) * k.fy + k.cy
     beside = (u < -reach_px) | (u > width + reach_px) | (v < -reach_px) | (v > height + reach_px)

@@ -31,6 +31,7 @@ from benchmarks.results import Check, Result, Table, conclude, json_option
 from streamdgp.config import ConsistencyConfig, SceneConfig
 from streamdgp.datasets import open_dataset
 from streamdgp.frames import DepthFrame, FrameReport
+from streamdgp.levels import RATIOS
 from streamdgp.reconstructor import Reconstructor
 from streamdgp.surface import weld_tiles
 
@@ -135,11 +136,12 @@ def run_bits(frames: Sequence[DepthFrame]) -> Result:
         engine.integrate(frame)
         after = snapshot_state(engine)
         if before is not None:
-            ball_m = engine.config.neighbourhood_ratio * (engine.config.anchor_radius_m or 0.0)
+            config = engine.config
+            assert config.anchor_radius_m is not None
+            assert config.evidence_voxel_m is not None
+            ball_m = config.neighbourhood_ratio * config.anchor_radius_m * RATIOS[before["level"]]
             # A surfel's mean may move by a voxel and bring in the balls about it.
-            safe = untouched_charts(
-                before["anchor"], ball_m + 2 * (engine.config.evidence_voxel_m or 0.0), frame
-            )
+            safe = untouched_charts(before["anchor"], ball_m + 2 * config.evidence_voxel_m, frame)
             untouched += int(safe.sum())
             differing += rows_that_differ(before, after.tables["charts"], safe)
         if k + 1 == len(frames) // 2:

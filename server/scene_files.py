@@ -47,7 +47,8 @@ class SceneFile:
             if is_sealed and content["crc32c"] != _checksum(content):
                 raise ValueError("a wrong checksum")
             return cls(
-                SceneConfig.from_dict(migrate_settings(content["config"])),
+                # Files hold all settings; those of before charts of several sizes go on with one.
+                SceneConfig.from_dict({"largest_radius_ratio": 1.0} | migrate_settings(content["config"])),
                 datetime.datetime.fromisoformat(content["created"]),
             )
         except (OSError, ValueError, KeyError, TypeError, InvalidConfigError) as error:

@@ -135,9 +135,9 @@ class SceneConfig:
     """Settings of one scene; ``SceneConfig()`` is automatic throughout."""
 
     anchor_radius_m: float | None = None
-    """Poisson-disk radius r of the anchors, metres; the least where surface is flat or evidence sparse."""
+    """Poisson-disk radius r of the anchors, metres: the least there is."""
     largest_radius_ratio: float = 4.0
-    """Where it is, anchors may lie up to this many r apart, 1 to 4, in steps of a square root of two."""
+    """Where surface is flat or evidence sparse anchors lie up to so many r apart, 1 to 4, in steps of √2."""
     evidence_voxel_m: float | None = None
     """Edge of an evidence voxel, metres; at most r / 3."""
     resolution_m: float | None = None

@@ -17,8 +17,8 @@ RATIOS: npt.NDArray[np.float64] = np.exp2(0.5 * np.arange(LEVELS))
 
 
 def largest_level(largest_ratio: float) -> int:
-    """The highest level whose ratio is at most ``largest_ratio`` (and a hundredth), 1 to 4."""
-    return int(np.flatnonzero(RATIOS <= 1.01 * largest_ratio)[-1])
+    """The highest level whose ratio is at most ``largest_ratio``, 1 to 4, which may be rounded (1.4, 2.8)."""
+    return int(np.flatnonzero(RATIOS <= 1.02 * largest_ratio)[-1])
 
 
 @njit(cache=True, nogil=True, inline="always")

@@ -112,7 +112,7 @@ class _Display:
     "--largest-radius-ratio",
     type=float,
     metavar="X",
-    help="For a new scene: up to X times that where surface is flat or evidence sparse, 1 to 4. [default: 4]",
+    help="For a new scene: up to X times that distance where surface is flat or sparse. [default: 4]",
 )
 @click.option(
     "--spool",

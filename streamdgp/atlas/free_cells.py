@@ -161,13 +161,14 @@ def count_votes(
         y = anchor[c, 1] - origin[1]
         z = anchor[c, 2] - origin[2]
         length = np.sqrt(x * x + y * y + z * z)
-        if length < 2.0 * scale_m:
+        # So near, poses and depths are not exact enough.
+        if length < 2.0 * scales_m[0]:
             continue
         xs = x * sensor_rotation[0, 0] + y * sensor_rotation[1, 0] + z * sensor_rotation[2, 0]
         ys = x * sensor_rotation[0, 1] + y * sensor_rotation[1, 1] + z * sensor_rotation[2, 1]
         zs = x * sensor_rotation[0, 2] + y * sensor_rotation[1, 2] + z * sensor_rotation[2, 2]
         d = project(xs, ys, zs, is_pinhole, camera, out)
-        if d <= 2.0 * scale_m:
+        if d <= 2.0 * scales_m[0]:
             continue
         # Depth is along the optical axis of a camera, range along the ray.
         ax, ay, az = x / length, y / length, z / length
@@ -176,9 +177,10 @@ def count_votes(
         cos = abs(ax * rotation[c, 0, 2] + ay * rotation[c, 1, 2] + az * rotation[c, 2, 2])
         # How far the chart comes towards the sensor: by its tilt and by its bulge.
         depth_m = (np.sqrt(max(1.0 - cos * cos, 0.0)) + _BULGE) * scale_m * (length / d)
-        around = extent(xs, ys, zs, d, scale_m, is_pinhole, camera, _LIMB_WINDOW)
-        if is_hidden(out[0], out[1], around, d - depth_m - margin_m, far, seen.shape, not is_pinhole):
-            continue
+        if d > 2.0 * scale_m:
+            around = extent(xs, ys, zs, d, scale_m, is_pinhole, camera, _LIMB_WINDOW)
+            if is_hidden(out[0], out[1], around, d - depth_m - margin_m, far, seen.shape, not is_pinhole):
+                continue
         judged = _copy_judged(raster_at(raster_address[c]), support[c], passes[c], cell_of, s)
         _place(judged, anchor[c], rotation[c], scale_m, origin, sensor_rotation, is_pinhole, camera, s, at)
         for n in range(judged):

@@ -67,12 +67,12 @@ def _throw(
         c, count = atlas.columns, len(atlas)
         source = np.zeros(atlas.capacity, np.int64)
         for level in range(largest_level, -1, -1):
-            count, done = place_anchors(
+            count, is_done = place_anchors(
                 candidates, served, level, atlas.radii_m, atlas.scales_m, min_cos, _MIN_SURFELS_PER_ANCHOR,
                 evidence.voxel_size_m, evidence.look_up, count, c["anchor"], c["rotation"][:, :, 2],
-                c["level"], source, atlas.grid, 0,
+                c["level"], source, atlas.grid,
             )  # fmt: skip
-            if done < len(candidates):
+            if not is_done:
                 break
         else:
             return count, source
@@ -131,10 +131,12 @@ def shrink_charts(
         return np.zeros(0, np.int64)
     reach_m = atlas.scale_of(too_large)
     atlas.shrink(too_large, wanted)
-    exposed: npt.NDArray[np.int64] = exposed_surfels(
+    exposed = exposed_surfels(
         too_large, c["anchor"], c["rotation"], reach_m, min_cos, evidence.voxel_size_m, evidence.look_up
     )
-    return exposed
+    # What rays have gone through since is going, and founds nothing.
+    candidates: npt.NDArray[np.int64] = exposed[evidence.columns["streak"][exposed] == 0]
+    return candidates
 
 
 def _shuffle(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

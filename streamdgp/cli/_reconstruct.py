@@ -54,7 +54,7 @@ def _check_cost(snapshot: SurfaceSnapshot, resolution_m: float | None) -> None:
     "--largest-radius-ratio",
     type=float,
     metavar="X",
-    help="Up to X times that where surface is flat or evidence sparse, 1 to 4. [default: 4]",
+    help="Up to X times that distance where surface is flat or evidence sparse, 1 to 4. [default: 4]",
 )
 @click.option("--resolution", type=float, metavar="M", help="Cell of the mesh. [default: automatic]")
 @click.option(

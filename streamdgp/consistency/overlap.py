@@ -19,7 +19,7 @@ __all__ = ["neighbour_lists", "neighbour_targets", "neighbours_of"]
 _SAME_SHEET_COS = 0.8
 _LEAST_RIM = 0.01
 _BLEND_RADIUS2 = 0.81
-_MOST_NEIGHBOURS = 512
+_MOST_NEIGHBOURS = 4096
 
 
 @njit(cache=True, nogil=True, inline="always")

@@ -59,7 +59,7 @@ def insert_chart(chart: int, anchor: Any, level: int, cell_m: float, grid: Any) 
 def _covered(
     p: Any,
     n: Any,
-    noise_m: float,
+    spread_m: float,
     radius_m: float,
     radii_m: Any,
     scales_m: Any,
@@ -70,13 +70,14 @@ def _covered(
 ) -> bool:
     """Whether a compatible anchor is nearer than its radius or ``radius_m``.
 
-    ``noise_m`` along the chart's normal is not counted.
+    ``spread_m`` along the chart's normal is not counted, up to twice the chart's radius.
     """
     table, keys, head, following, counters = grid
     for level in range(LEVELS):
         if counters[1 + level] == 0:
             continue
         reach_m, cell_m = max(radius_m, radii_m[level]), scales_m[level]
+        noise_m = min(spread_m, 2.0 * radii_m[level])
         span = int(np.ceil(reach_m / cell_m))
         x, y, z = int(np.floor(p[0] / cell_m)), int(np.floor(p[1] / cell_m)), int(np.floor(p[2] / cell_m))
         for dx in range(-span, span + 1):
@@ -169,13 +170,12 @@ def place_anchors(
     level: Any,
     source: Any,
     grid: Any,
-    start: int,
-) -> tuple[int, int]:
-    """Visit ``candidates`` (surfel numbers, shuffled order) from ``start``; append anchors of one level.
+) -> tuple[int, bool]:
+    """Visit ``candidates`` (surfel numbers, shuffled order); append anchors of one level.
 
     Levels are to be visited from the largest down. ``served`` (candidates,) uint8 tells up to which level the
     evidence about a candidate serves; ``source`` (charts,) int64 becomes the candidate of each new chart.
-    Returns (charts, next candidate); stops early when the chart arrays are full.
+    Returns how many charts there are, and whether all were visited: it stops when chart arrays are full.
     """
     _, _, _, _, key, weight, offset, surfel_normal, count = surfels
     radius_m, scale_m = radii_m[new_level], scales_m[new_level]
@@ -183,13 +183,11 @@ def place_anchors(
     q = np.empty(3)
     n = np.empty(3)
     plane = np.empty(6)
-    i = start
-    while i < candidates.shape[0]:
+    for i in range(candidates.shape[0]):
         if charts >= anchor.shape[0]:
-            break
+            return charts, False
         s = candidates[i]
-        i += 1
-        if served[i - 1] < new_level:
+        if served[i] < new_level:
             continue
         length = np.sqrt(surfel_normal[s, 0] ** 2 + surfel_normal[s, 1] ** 2 + surfel_normal[s, 2] ** 2)
         if not (length * NORMAL_STEP > LEAST_NORMAL):
@@ -198,10 +196,10 @@ def place_anchors(
             p[k] = (key[s, k] + 0.5 + OFFSET_STEP_VOX * offset[s, k]) * voxel_m
             n[k] = surfel_normal[s, k] / length
         # A surfel of noisy observations may stand off its surface by three sigma: that is no new surface.
-        noise_m = min(3.0 * np.sqrt(count[s] / max(weight[s], 1e-30)), 2.0 * radius_m)
+        spread_m = 3.0 * np.sqrt(count[s] / max(weight[s], 1e-30))
         # A large anchor keeps its own distance from the small ones as well.
         own_m = radius_m if new_level > 0 else 0.0
-        if _covered(p, n, noise_m, own_m, radii_m, scales_m, min_cos, anchor, normal, grid):
+        if _covered(p, n, spread_m, own_m, radii_m, scales_m, min_cos, anchor, normal, grid):
             continue
         # Mean shift along the normal: the anchor lies on the local plane and the normal is the
         # patch's, because a single surfel is noisy.
@@ -219,7 +217,7 @@ def place_anchors(
             continue
         for k in range(3):
             n[k] = plane[k]
-        if _covered(p, n, noise_m, own_m, radii_m, scales_m, min_cos, anchor, normal, grid):
+        if _covered(p, n, spread_m, own_m, radii_m, scales_m, min_cos, anchor, normal, grid):
             continue
         if _covered(q, n, 0.0, own_m, radii_m, scales_m, min_cos, anchor, normal, grid):
             if _covered(p, n, 0.0, own_m, radii_m, scales_m, min_cos, anchor, normal, grid):
@@ -230,7 +228,7 @@ def place_anchors(
             anchor[charts, k] = q[k]
             normal[charts, k] = n[k]
         level[charts] = new_level
-        source[charts] = i - 1
+        source[charts] = i
         insert_chart(charts, anchor, new_level, scale_m, grid)
         charts += 1
-    return charts, i
+    return charts, True

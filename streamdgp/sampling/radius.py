@@ -252,7 +252,7 @@ def largest_level_served(
     p: Any, n: Any, most: int, scales_m: Any, min_cos: float, voxel_m: float, surfels: Any
 ) -> int:
     """The highest level up to ``most`` whose ball serves about ``p`` (3,), unit normal ``n`` (3,), or 0."""
-    best, bend, x = 0, 0.0, np.empty(_TERMS)
+    best, bend, x = 0, 0.0, np.zeros(_TERMS)
     for level in range(1, most + 1):
         if bend * scales_m[level] > _BEND_DOUBT * _MOST_BEND:
             break

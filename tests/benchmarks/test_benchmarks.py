@@ -57,7 +57,15 @@ def test_untouched_charts_are_beside_the_image_or_behind_the_surface() -> None:
             [0.0, 0.0, -1.0],  # behind it: not promised
         ]
     )
-    assert untouched_charts(anchors, 0.05, frame).tolist() == [False, False, True, True, True, False, False]
+    assert untouched_charts(anchors, np.full(len(anchors), 0.05), frame).tolist() == [
+        False,
+        False,
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_rows_that_differ_counts_bits() -> None:
