@@ -88,8 +88,8 @@ def _levels(
 
     def judge(begin: int, end: int) -> None:
         levels_for_new(
-            charts[begin:end], c["anchor"], c["rotation"], most, atlas.scales_m, min_cos,
-            evidence.voxel_size_m, evidence.look_up, served[begin:end],
+            charts[begin:end], len(atlas), c["anchor"], c["rotation"], most, atlas.radii_m, atlas.scales_m,
+            min_cos, evidence.voxel_size_m, evidence.look_up, atlas.grid, served[begin:end],
         )  # fmt: skip
 
     in_parts(judge, len(charts), _LEAST_PART)
