@@ -19,7 +19,7 @@ from streamdgp.evidence.patches import LEAST_NORMAL
 from streamdgp.evidence.precision import NORMAL_STEP, OFFSET_STEP_VOX
 from streamdgp.levels import LEVELS, level_key
 
-__all__ = ["insert_chart", "insert_charts", "place_anchors"]
+__all__ = ["insert_chart", "insert_charts", "is_covered", "place_anchors"]
 
 _USUAL_NEAR = 512
 # From a voxel's centre to its corner.
@@ -56,7 +56,7 @@ def insert_chart(chart: int, anchor: Any, level: int, cell_m: float, grid: Any) 
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _covered(
+def is_covered(
     p: Any,
     n: Any,
     spread_m: float,
@@ -64,11 +64,12 @@ def _covered(
     radii_m: Any,
     scales_m: Any,
     min_cos: float,
+    charts: int,
     anchor: Any,
     normal: Any,
     grid: Any,
 ) -> bool:
-    """Whether a compatible anchor is nearer than its radius or ``radius_m``.
+    """Whether a compatible anchor, of the first ``charts``, is nearer than its radius or ``radius_m``.
 
     ``spread_m`` along the chart's normal is not counted, up to twice the chart's radius.
     """
@@ -90,7 +91,7 @@ def _covered(
                     while c >= 0:
                         ex, ey, ez = p[0] - anchor[c, 0], p[1] - anchor[c, 1], p[2] - anchor[c, 2]
                         dot = n[0] * normal[c, 0] + n[1] * normal[c, 1] + n[2] * normal[c, 2]
-                        if dot >= min_cos:
+                        if dot >= min_cos and c < charts:
                             along = ex * normal[c, 0] + ey * normal[c, 1] + ez * normal[c, 2]
                             beyond = max(abs(along) - noise_m, 0.0)
                             beside2 = ex * ex + ey * ey + ez * ez - along * along
@@ -199,7 +200,7 @@ def place_anchors(
         spread_m = 3.0 * np.sqrt(count[s] / max(weight[s], 1e-30))
         # A large anchor keeps its own distance from the small ones as well.
         own_m = radius_m if new_level > 0 else 0.0
-        if _covered(p, n, spread_m, own_m, radii_m, scales_m, min_cos, anchor, normal, grid):
+        if is_covered(p, n, spread_m, own_m, radii_m, scales_m, min_cos, charts, anchor, normal, grid):
             continue
         # Mean shift along the normal: the anchor lies on the local plane and the normal is the
         # patch's, because a single surfel is noisy.
@@ -217,10 +218,10 @@ def place_anchors(
             continue
         for k in range(3):
             n[k] = plane[k]
-        if _covered(p, n, spread_m, own_m, radii_m, scales_m, min_cos, anchor, normal, grid):
+        if is_covered(p, n, spread_m, own_m, radii_m, scales_m, min_cos, charts, anchor, normal, grid):
             continue
-        if _covered(q, n, 0.0, own_m, radii_m, scales_m, min_cos, anchor, normal, grid):
-            if _covered(p, n, 0.0, own_m, radii_m, scales_m, min_cos, anchor, normal, grid):
+        if is_covered(q, n, 0.0, own_m, radii_m, scales_m, min_cos, charts, anchor, normal, grid):
+            if is_covered(p, n, 0.0, own_m, radii_m, scales_m, min_cos, charts, anchor, normal, grid):
                 continue
             for k in range(3):
                 q[k] = p[k]

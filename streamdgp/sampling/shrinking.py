@@ -8,42 +8,13 @@ import numpy as np
 from numba import njit
 
 from streamdgp.evidence.kernels import find_block, surfels_about
-from streamdgp.levels import LEVELS, level_key
-from streamdgp.sampling.anchors import insert_chart
+from streamdgp.levels import level_key
+from streamdgp.sampling.anchors import insert_chart, is_covered
 from streamdgp.sampling.radius import largest_level_served, serves
 
 __all__ = ["exposed_surfels", "levels_for_new", "levels_that_serve", "move_charts", "remove_charts"]
 
 _USUAL_NEAR = 1024
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _is_beside_old(
-    chart: int, old: int, reach_m: float, anchor: Any, rotation: Any, scales_m: Any, min_cos: float, grid: Any
-) -> bool:
-    """Whether an anchor of the first ``old`` charts that faces alike is nearer than ``reach_m``."""
-    table, keys, head, following, counters = grid
-    for level in range(LEVELS):
-        if counters[1 + level] == 0:
-            continue
-        cell_m = scales_m[level]
-        x = int(np.floor(anchor[chart, 0] / cell_m))
-        y = int(np.floor(anchor[chart, 1] / cell_m))
-        z = int(np.floor(anchor[chart, 2] / cell_m))
-        for dx in range(-1, 2):
-            for dy in range(-1, 2):
-                for dz in range(-1, 2):
-                    cell = find_block(x + dx, y + dy, level_key(z + dz, level), table, keys)
-                    c = head[cell] if cell >= 0 else -1
-                    while c >= 0:
-                        gap2 = dot = 0.0
-                        for k in range(3):
-                            gap2 += (anchor[c, k] - anchor[chart, k]) ** 2
-                            dot += rotation[c, k, 2] * rotation[chart, k, 2]
-                        if c < old and dot >= min_cos and gap2 <= reach_m * reach_m:
-                            return True
-                        c = following[c]
-    return False
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -65,14 +36,14 @@ def levels_for_new(
 
     Beside one of the first ``old`` charts there is no room for a larger one.
     """
-    n = np.empty(3)
+    n, normal = np.empty(3), rotation[:, :, 2]
     for row in range(charts.shape[0]):
         c = charts[row]
         served[row] = 0
-        if _is_beside_old(c, old, radii_m[1], anchor, rotation, scales_m, min_cos, grid):
-            continue
         for k in range(3):
             n[k] = rotation[c, k, 2]
+        if is_covered(anchor[c], n, 0.0, radii_m[1], radii_m, scales_m, min_cos, old, anchor, normal, grid):
+            continue
         served[row] = largest_level_served(anchor[c], n, most, scales_m, min_cos, voxel_m, surfels)
 
 
