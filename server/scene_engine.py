@@ -54,7 +54,10 @@ __all__ = ["IngestListener", "OpenedScene", "SceneEngine", "decode_frame", "open
 _LOGGER = logging.getLogger(__name__)
 _OLD_REVISIONS_KEPT = 4
 _WATCHED_S = 30.0
-_BACKLOG_S = 0.5
+# What a query may find left to extract, and how fast the time that a tile takes is unlearnt: beside the fitting
+# it takes longer than for a query, for which the fitting steps aside.
+_BACKLOG_S = 0.75
+_TILE_TIME_GROWTH = 1.1
 _TILES_TO_TIME = 50
 
 
@@ -428,7 +431,8 @@ class SceneEngine:
         self._extract(surface, np.concatenate([stale, settled]))
         fresh = len(stale) + len(settled)
         if fresh > _TILES_TO_TIME:
-            self._tile_s = max((time.perf_counter() - started) / fresh, 1e-5)
+            took_s = (time.perf_counter() - started) / fresh
+            self._tile_s = max(min(took_s, _TILE_TIME_GROWTH * self._tile_s), 1e-5)
 
     def _extract(self, surface: SurfaceSnapshot, only: npt.NDArray[np.int64] | None) -> None:
         """Put tiles into the cache; all of them (as far as there is room) or these."""

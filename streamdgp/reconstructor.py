@@ -32,7 +32,6 @@ from streamdgp.frames.orient import OrientedPoints, orient
 from streamdgp.frames.types import Frame, FrameReport
 from streamdgp.levels import largest_level
 from streamdgp.memory import ArrayMemory, HeapMemory
-from streamdgp.parts import cores, in_parts
 from streamdgp.scale import resolve_scale
 from streamdgp.surface.snapshot import SurfaceSnapshot
 
@@ -216,20 +215,11 @@ class Reconstructor:
         self, m: _Map, touched: TouchedSurfels
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Charts that see touched surfels (their gain is noted there), and surfels that no chart covers."""
-        a = m.atlas.columns
-        flags = np.zeros(m.atlas.capacity, np.uint8)
-        covered = np.empty((cores(), len(touched.index)), np.uint8)
-
-        def survey(begin: int, end: int) -> None:
-            for part in range(begin, end):
-                survey_touched(
-                    touched.index, touched.gained, a["anchor"], a["rotation"], m.atlas.radii_m,
-                    m.atlas.scales_m, m.min_cos, m.evidence.voxel_size_m, m.evidence.look_up,
-                    m.atlas.grid, a["fresh_mass"], flags, covered[part], part, len(covered),
-                )  # fmt: skip
-
-        in_parts(survey, len(covered))
-        return np.flatnonzero(flags), touched.index[~covered.any(0)]
+        charts, covered = survey_touched(
+            touched.index, touched.gained, m.atlas.columns, m.atlas.radii_m, m.atlas.scales_m, m.min_cos,
+            m.evidence.voxel_size_m, m.evidence.look_up, m.atlas.grid,
+        )  # fmt: skip
+        return charts, touched.index[~covered]
 
     def _see_through(self, m: _Map, points: OrientedPoints, index: int) -> npt.NDArray[np.int64]:
         """Charts that lost support because the frame saw through them."""

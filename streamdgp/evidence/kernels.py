@@ -222,13 +222,16 @@ def fuse_points(
     n = voxels.shape[0]
     surfels, blocks, touched_count = counters[0], counters[1], counters[2]
     max_surfels, max_blocks = keys.shape[0], block_keys.shape[0]
+    # Neighbouring pixels mostly fall into one block.
+    b, lx, ly, lz = -1, 0, 0, 0
     p = start
     while p < n:
         if surfels >= max_surfels or blocks >= max_blocks or 2 * blocks >= table.shape[0]:
             break
         x, y, z = voxels[p, 0], voxels[p, 1], voxels[p, 2]
         bx, by, bz = block_of(x), block_of(y), block_of(z)
-        b = find_block(bx, by, bz, table, block_keys)
+        if b < 0 or bx != lx or by != ly or bz != lz:
+            b, lx, ly, lz = find_block(bx, by, bz, table, block_keys), bx, by, bz
         if b < 0:
             b = blocks
             block_keys[b, 0], block_keys[b, 1], block_keys[b, 2] = bx, by, bz

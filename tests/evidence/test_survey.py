@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from streamdgp.atlas.atlas import Atlas
 from streamdgp.config import EvidenceConfig
-from streamdgp.evidence import SurfelMap
+from streamdgp.evidence import SurfelMap, survey
 from streamdgp.evidence.patches import DIRTY_CELLS
 from streamdgp.evidence.precision import NORMAL_STEP, OFFSET_STEP_VOX
 from streamdgp.evidence.survey import survey_touched
@@ -78,17 +79,15 @@ def _scene(seed: int, half_m: float, charts: int, surfels: int = 900, *, mixed: 
     return _Scene(m, atlas, gained)
 
 
-def _survey(s: _Scene, touched: Array, parts: int = 1) -> _Answer:
+def _survey(s: _Scene, touched: Array) -> _Answer:
     """What the kernel says; what was there before is added to."""
-    fresh = np.ones((s.atlas.capacity, _CELLS), np.float32)
-    flags, covered = np.zeros(s.atlas.capacity, np.uint8), np.full((parts, len(touched)), 7, np.uint8)
-    for part in range(parts):
-        survey_touched(
-            touched, s.gained[touched], s.atlas.columns["anchor"], s.atlas.columns["rotation"],
-            s.atlas.radii_m, s.atlas.scales_m, _MIN_COS, _VOXEL, s.surfels.look_up, s.atlas.grid, fresh,
-            flags, covered[part], part, parts,
-        )  # fmt: skip
-    return _Answer(fresh, flags, covered.max(0))
+    fresh, flags = np.ones((s.atlas.capacity, _CELLS), np.float32), np.zeros(s.atlas.capacity, np.uint8)
+    charts, covered = survey_touched(
+        touched, s.gained[touched], {**s.atlas.columns, "fresh_mass": fresh}, s.atlas.radii_m,
+        s.atlas.scales_m, _MIN_COS, _VOXEL, s.surfels.look_up, s.atlas.grid,
+    )  # fmt: skip
+    flags[charts] = 1
+    return _Answer(fresh, flags, covered)
 
 
 def _cell(tangential: Array, cells: int) -> tuple[Array, Array]:
@@ -178,11 +177,19 @@ def test_nothing_touched() -> None:
     assert len(answer.covered) == 0
 
 
-@pytest.mark.parametrize("parts", [2, 3, 7])
-def test_parts_make_the_whole(parts: int) -> None:
-    """Charts shared out among threads: the same bits as from one."""
-    s = _scene(5, 0.3, 300)
+@pytest.mark.parametrize("parts", [1, 3, 7])
+@pytest.mark.parametrize("half_m", [0.08, 1.0])
+def test_parts_make_the_whole(parts: int, half_m: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However the surfels are shared out among threads, also where most see nothing: the same bits."""
+    s = _scene(5, half_m, 300)
     touched = np.arange(900, dtype=np.int64)
-    whole, together = _survey(s, touched), _survey(s, touched, parts)
+    together = _survey(s, touched)
+
+    def in_parts(work: Callable[[int, int], Any], count: int, least: int) -> list[Any]:
+        edges = [count * k // parts for k in range(parts + 1)]
+        return [work(edges[k], edges[k + 1]) for k in range(parts)]
+
+    monkeypatch.setattr(survey, "in_parts", in_parts)
+    apart = _survey(s, touched)
     for name in ("fresh", "flags", "covered"):
-        np.testing.assert_array_equal(getattr(together, name), getattr(whole, name))
+        np.testing.assert_array_equal(getattr(apart, name), getattr(together, name))
