@@ -18,7 +18,7 @@ _BACKED_SHARE = 0.05
 _GROWN_SHARE = 0.2
 _EARLY_GROWTH = 0.45
 _APPEARED_SHARE = 0.08
-_VANISHED_SHARE = np.float32(0.5)
+_VANISHED_SHARE = np.float32(0.25)
 _TO_BITS = np.float32(2 ** (24 - MASS_BITS) + 1)
 # Charts, half a microsecond each.
 _LEAST_PART = 500
@@ -37,8 +37,8 @@ def has_changed(
     1.7 times after the first fit, to less later, to ``growth`` times in the end. Early fits are soon
     outdated anyway; late ones decide how much of the evidence the surface shows. Newly backed cells must
     be a twelfth of the backed ones, grown cells a fifth: each fit costs the same, and one that changes
-    little is better spent elsewhere. One cell that lost half of its evidence to free space suffices:
-    surface has to go.
+    little is better spent elsewhere. One cell that lost three quarters of its evidence to free space suffices:
+    surface has to go. (Half is what the edges of a real room lose and find again all the time.)
 
     Parameters
     ----------
