@@ -1,9 +1,10 @@
-"""All benchmarks one after the other: python -m benchmarks (what ``make bench`` runs).
+"""The benchmarks one after the other: python -m benchmarks (what ``make bench`` runs).
 
 Each runs in a process of its own, so that none inherits another's memory or native libraries. Their
 figures go to bench-out/NAME.json, all tables together to bench-out/table.md, and one table over all scenes
-and methods to bench-out/summary.md and summary.json; ``--readme`` puts that one into README.md, where the
-markers say.
+and methods to bench-out/summary.md and summary.json. A whole run, or ``--readme`` after others, puts that one
+into README.md, where the markers say. ``session`` streams for over an hour, and nothing in README or docs is
+made from it: it runs only where it is asked for.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ PLAN: tuple[tuple[str, tuple[str, ...], bool], ...] = (
     ("pictures", (), False),
     ("experiments", (), False),
 )
+LONG = ("session",)
 _README = Path(__file__).resolve().parents[1] / "README.md"
 
 
@@ -59,18 +61,21 @@ def run_one(name: str, arguments: tuple[str, ...], writes_json: bool, out: Path)
 
 
 @click.command(epilog="Example: python -m benchmarks --only room,street")
-@click.option("--only", default="", help="Names by commas. Default: all.")
+@click.option("--only", default="", help=f"Names by commas. Default: all but {', '.join(LONG)}.")
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("bench-out"), show_default=True
 )
 @click.option("--readme", is_flag=True, help="Only put the summary of the last run into README.md.")
 def main(only: str, out: Path, readme: bool) -> None:
-    """Run the benchmarks; exits with 1 when a gate is missed."""
+    """Run the benchmarks; exits with 1 when a gate is missed.
+
+    The one that is left out streams for over an hour.
+    """
     if readme:
         update_readme(_README, out / "summary.json")
         click.echo(f"{_README.name} holds the figures of {out / 'summary.json'}")
         return
-    wanted = only.split(",") if only else [name for name, _, _ in PLAN]
+    wanted = only.split(",") if only else [name for name, _, _ in PLAN if name not in LONG]
     unknown = set(wanted) - {name for name, _, _ in PLAN}
     if unknown:
         raise click.BadParameter(f"no benchmark {', '.join(sorted(unknown))}", param_hint="--only")
@@ -89,6 +94,8 @@ def main(only: str, out: Path, readme: bool) -> None:
     (out / "table.md").write_text("\n".join(texts), encoding="utf-8")
     rows = write_summary(out)
     click.echo(f"figures, {out / 'table.md'} and {out / 'summary.md'} ({len(rows)} rows) written")
+    if not only:
+        update_readme(_README, out / "summary.json")
     if missed:
         raise click.ClickException(f"a gate is missed in {', '.join(missed)}")
 

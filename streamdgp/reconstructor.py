@@ -24,7 +24,7 @@ from streamdgp.errors import StorageError
 from streamdgp.evidence.patches import DIRTY_CELLS, SUPPORT_CELLS, gather_patches
 from streamdgp.evidence.surfels import FREE_MARGIN_VOX, SurfelMap, TouchedSurfels
 from streamdgp.evidence.survey import survey_touched
-from streamdgp.fitting.batches import fit_in_batches, map_batches, rasters_of
+from streamdgp.fitting.batches import ChartsToFit, fit_groups, map_batches, rasters_of
 from streamdgp.fitting.features import SharedFeatures
 from streamdgp.fitting.regimes import make_regime
 from streamdgp.fitting.types import Regime
@@ -270,28 +270,28 @@ class Reconstructor:
     ) -> None:
         """Fit the dirty charts, cold or warm, and put them into the atlas."""
         is_replaced = replaces_all(m.config.consistency)
-        for group, is_cold in ((np.flatnonzero(cold), True), (np.flatnonzero(~cold), False)):
-            if not len(group):
-                continue
-            stored = None if is_cold else m.atlas.parameters(charts[group])
-            fit = fit_in_batches(
-                m.regime,
-                patches.points[group],
-                patches.weights[group],
-                patches.thickness[group],
-                stored,
-                self.device,
-                None if is_cold else m.atlas.rasters.addresses(charts[group]),
+        # Cold fits take longest: first, so that no core waits for another in the end.
+        groups = [rows for rows in (np.flatnonzero(cold), np.flatnonzero(~cold)) if len(rows)]
+        to_fit = [
+            ChartsToFit(
+                patches.points[rows],
+                patches.weights[rows],
+                patches.thickness[rows],
+                None if cold[rows[0]] else m.atlas.parameters(charts[rows]),
+                None if cold[rows[0]] else m.atlas.rasters.addresses(charts[rows]),
             )
+            for rows in groups
+        ]
+        for rows, fit in zip(groups, fit_groups(m.regime, to_fit, self.device), strict=True):
             done = 0
             for block in fit.blocks:
                 part = slice(done, done + len(block))
                 # The consistency step replaces them at once; else no raster may keep its block alive.
                 rasters = block if is_replaced else [raster.copy() for raster in block]
-                m.atlas.store_weights(charts[group[part]], fit.parameters[part], rasters)
+                m.atlas.store_weights(charts[rows[part]], fit.parameters[part], rasters)
                 done = part.stop
-            m.atlas.columns["residual"][charts[group]] = fit.residual
-            m.atlas.columns["ridge"][charts[group]] = fit.ridge
+            m.atlas.columns["residual"][charts[rows]] = fit.residual
+            m.atlas.columns["ridge"][charts[rows]] = fit.ridge
         followed = followed_cells(patches.points, patches.weights, m.atlas.rasters.addresses(charts))
         m.atlas.store_fit(
             charts, patches.observations * followed, patches.mass, cold, frame_index, m.evidence

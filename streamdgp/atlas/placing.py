@@ -47,7 +47,7 @@ def add_anchors(
                 len(atlas), count, atlas.columns["anchor"], atlas.columns["level"], atlas.scales_m, atlas.grid
             )
             atlas.tidy_grid()
-            count, _ = _throw(atlas, evidence, candidates, served, largest_level, min_cos)
+            count, _ = _throw(atlas, evidence, candidates, served, int(served.max()), min_cos)
     normal = atlas.columns["rotation"][len(atlas) : count, :, 2].copy()
     new = atlas.appended(count, frame_index)
     atlas.face(new, normal)

@@ -37,8 +37,8 @@ def has_changed(
     1.7 times after the first fit, to less later, to ``growth`` times in the end. Early fits are soon
     outdated anyway; late ones decide how much of the evidence the surface shows. Newly backed cells must
     be a twelfth of the backed ones, grown cells a fifth: each fit costs the same, and one that changes
-    little is better spent elsewhere. One cell that lost three quarters of its evidence to free space suffices:
-    surface has to go. (Half is what the edges of a real room lose and find again all the time.)
+    little is better spent elsewhere. One cell that lost three quarters of its evidence to free space
+    suffices: surface has to go. (Half is what the edges of a real room lose and find again all the time.)
 
     Parameters
     ----------

@@ -179,12 +179,15 @@ def _look(
             first, at = slot * _MOST_NEAR, slot * _END
             if known[slot, 0] != x or known[slot, 1] != y or known[slot, 2] != z:
                 known[slot, 0], known[slot, 1], known[slot, 2] = x, y, z
-                lengths[slot] = _list_near(x, y, z, scale_m, level, anchor, rotation, grid, near, s, first, at)
+                lengths[slot] = _list_near(
+                    x, y, z, scale_m, level, anchor, rotation, grid, near, s, first, at
+                )
             listed = lengths[slot]
             if filled + listed > places.shape[0]:
                 return i, before
             noise_m = np.float32(min(spread_m, 2.0 * radius_m))
-            px, py, pz = np.float32(cx - x * scale_m), np.float32(cy - y * scale_m), np.float32(cz - z * scale_m)
+            px, py = np.float32(cx - x * scale_m), np.float32(cy - y * scale_m)
+            pz = np.float32(cz - z * scale_m)
             hits = 0
             # No branch inside: the compiler makes vectors of it.
             for m in range(listed):

@@ -23,8 +23,10 @@ from streamdgp.parts import cores, share_out
 
 __all__ = [
     "BATCH",
+    "ChartsToFit",
     "FittedCharts",
     "as_worker",
+    "fit_groups",
     "fit_in_batches",
     "in_half_precision",
     "map_batches",
@@ -111,6 +113,54 @@ class FittedCharts:
         return [raster for block in self.blocks for raster in block]
 
 
+@dataclass(frozen=True)
+class ChartsToFit:
+    """Patches of charts, points (C, N, 3), weights (C, N), thickness (C,), and where their fits start.
+
+    Cold where ``stored`` is None; else warm, from stored weights (C, P) and where their rasters lie.
+    """
+
+    points: npt.NDArray[np.float32]
+    weights: npt.NDArray[np.float32]
+    thickness: npt.NDArray[np.float32]
+    stored: npt.NDArray[np.float32] | None = None
+    raster_addresses: npt.NDArray[np.int64] | None = None
+
+
+def fit_groups(regime: Regime, groups: Sequence[ChartsToFit], device: torch.device) -> list[FittedCharts]:
+    """Fit groups of charts, all batches of all of them side by side. Results are on the CPU, with rasters."""
+
+    def fit(item: tuple[ChartsToFit, slice]) -> tuple[FitResult, npt.NDArray[np.float32]]:
+        charts, part = item
+        rows = [torch.from_numpy(x[part]).to(device) for x in (charts.points, charts.weights, charts.thickness)]
+        patches = PatchBatch(rows[0], rows[1], rows[2])
+        if charts.stored is None:
+            result = regime.fit_new(patches)
+        else:
+            if charts.raster_addresses is not None and device.type == "cpu":
+                patches = replace(patches, raster_addresses=charts.raster_addresses[part])
+            result = regime.fit_warm(patches, torch.from_numpy(charts.stored[part]).to(device))
+        result = replace(result, parameters=in_half_precision(result.parameters))
+        return result, raster_block(regime, result.parameters)
+
+    slices = [_slices(len(charts.points)) for charts in groups]
+    items = [(charts, part) for charts, parts in zip(groups, slices, strict=True) for part in parts]
+    with as_worker():
+        fitted = iter(share_out(fit, items, _pool()))
+    return [_joined([next(fitted) for _ in parts]) for parts in slices]
+
+
+def _joined(parts: Sequence[tuple[FitResult, npt.NDArray[np.float32]]]) -> FittedCharts:
+    def whole(name: str) -> npt.NDArray[np.float32]:
+        values: npt.NDArray[np.float32] = (
+            torch.cat([getattr(result, name) for result, _ in parts]).cpu().numpy()
+        )
+        return values
+
+    blocks = [block for _, block in parts]
+    return FittedCharts(whole("parameters"), whole("residual"), whole("ridge"), blocks)
+
+
 def fit_in_batches(
     regime: Regime,
     points: npt.NDArray[np.float32],
@@ -118,32 +168,6 @@ def fit_in_batches(
     thickness: npt.NDArray[np.float32],
     stored: npt.NDArray[np.float32] | None,
     device: torch.device,
-    raster_addresses: npt.NDArray[np.int64] | None = None,
 ) -> FittedCharts:
-    """Fit charts cold (``stored`` None) or warm, from stored weights and where their rasters lie.
-
-    Results are on the CPU, with their rasters.
-    """
-
-    def fit(part: slice) -> tuple[FitResult, npt.NDArray[np.float32]]:
-        rows = [torch.from_numpy(x[part]).to(device) for x in (points, weights, thickness)]
-        patches = PatchBatch(rows[0], rows[1], rows[2])
-        if stored is None:
-            result = regime.fit_new(patches)
-        else:
-            if raster_addresses is not None and device.type == "cpu":
-                patches = replace(patches, raster_addresses=raster_addresses[part])
-            result = regime.fit_warm(patches, torch.from_numpy(stored[part]).to(device))
-        result = replace(result, parameters=in_half_precision(result.parameters))
-        return result, raster_block(regime, result.parameters)
-
-    parts = map_batches(fit, len(points))
-
-    def joined(name: str) -> npt.NDArray[np.float32]:
-        whole: npt.NDArray[np.float32] = (
-            torch.cat([getattr(result, name) for result, _ in parts]).cpu().numpy()
-        )
-        return whole
-
-    blocks = [block for _, block in parts]
-    return FittedCharts(joined("parameters"), joined("residual"), joined("ridge"), blocks)
+    """``fit_groups`` of one group."""
+    return fit_groups(regime, [ChartsToFit(points, weights, thickness, stored)], device)[0]

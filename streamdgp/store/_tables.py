@@ -127,7 +127,7 @@ def write_array(root: zarr.Group, name: str, values: npt.NDArray[Any], digests: 
 
 
 def _compressor(dtype: np.dtype[Any]) -> BloscCodec:
-    """zstd behind a shuffle: values of a page share their high bytes; bytes, voxels and weights their high bits.
+    """zstd behind a shuffle: values of a page share their high bytes; bytes, voxels and weights high bits.
 
     A low level: a commit competes with the fitting for the processors, and level 5 takes four times as long
     for a thirtieth less.

@@ -26,7 +26,7 @@ points[..., 2] = 0.2 * points[..., 0] ** 2 + 0.1 * np.sin(3 * points[..., 1])
 points[..., 2] += 0.02 * rng.normal(size=(40, 150))
 weights = rng.uniform(500, 4000, (40, 150)).astype(np.float32)
 fit = fit_in_batches(
-    LazyRegime(seed=0), points, weights, np.full(40, 0.02, np.float32), None, torch.device("cpu"), None
+    LazyRegime(seed=0), points, weights, np.full(40, 0.02, np.float32), None, torch.device("cpu")
 )
 print(hashlib.sha256(fit.parameters.tobytes()).hexdigest())
 """
