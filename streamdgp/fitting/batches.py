@@ -132,7 +132,8 @@ def fit_groups(regime: Regime, groups: Sequence[ChartsToFit], device: torch.devi
 
     def fit(item: tuple[ChartsToFit, slice]) -> tuple[FitResult, npt.NDArray[np.float32]]:
         charts, part = item
-        rows = [torch.from_numpy(x[part]).to(device) for x in (charts.points, charts.weights, charts.thickness)]
+        whole = (charts.points, charts.weights, charts.thickness)
+        rows = [torch.from_numpy(x[part]).to(device) for x in whole]
         patches = PatchBatch(rows[0], rows[1], rows[2])
         if charts.stored is None:
             result = regime.fit_new(patches)
