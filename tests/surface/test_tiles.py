@@ -17,7 +17,7 @@ from streamdgp.surface import SurfaceSnapshot, TileCache, TileMesh, weld_tiles
 from streamdgp.surface.plan import TilePlan
 from tests.reference.mesh import topology, triangle_set
 from tests.reference.scans import VOXEL_M, scan
-from tests.reference.shapes import Plane, depth_frame, look_at
+from tests.reference.shapes import Box, Plane, Union, depth_frame, look_at
 
 Index = tuple[int, int, int]
 
@@ -196,6 +196,41 @@ def test_signatures_change_exactly_with_content() -> None:
     kept = [i for i in old.keys() & new.keys() if old[i].signature == new[i].signature]
     assert moved
     assert kept
+
+
+@pytest.mark.parametrize("ratio", [1.0, 3.0])
+def test_what_a_smaller_chart_leaves_is_stale(ratio: float) -> None:
+    """A chart that was three times as large: every tile that it had a say in, and no other."""
+    now = scan("torus", True).reconstructor.surface()
+    chart = np.arange(now.chart_count) == now.chart_count // 2
+    before = replace(now, scale_m=np.where(chart, ratio, 1.0) * now.scale_m, version=now.version - chart)
+    old, new = before.signatures(), now.signatures()
+    changed = {index for index in old.keys() | new.keys() if old.get(index) != new.get(index)}
+    stale = {tuple(index) for index in now.stale_tiles(before.version, before.scale_m).tolist()}
+    assert stale == changed
+    assert len(stale) >= (27 if ratio > 1 else 8)
+    assert not len(now.stale_tiles(now.version, now.scale_m))
+
+
+def test_tiles_of_charts_that_became_smaller_are_stale() -> None:
+    """A floor of large charts, then a box upon it that makes some of them small: against all signatures."""
+    config = SceneConfig(evidence_voxel_m=VOXEL_M, resolution_m=VOXEL_M)
+    r, shrunk = Reconstructor(config), 0
+    floor, box = Plane((0, 0, 0), (0, 0, 1)), Box((0.05, 0.0, 0.0), (0.1, 0.1, 0.1))
+    for k in range(8):
+        before, levels = r.surface(), r.changes().tables["charts"].columns["level"].copy() if k else None
+        angle = 0.4 * k
+        pose = look_at((0.5 * np.cos(angle), 0.5 * np.sin(angle), 0.6), (0.0, 0.01, 0.0))
+        r.integrate(depth_frame(floor if k < 4 else Union((floor, box)), pose))
+        now = r.surface()
+        if levels is None:
+            continue
+        shrunk += int((r.changes().tables["charts"].columns["level"][: len(levels)] < levels).sum())
+        old, new = before.signatures(), now.signatures()
+        changed = {index for index in old.keys() | new.keys() if old.get(index) != new.get(index)}
+        stale = {tuple(index) for index in now.stale_tiles(before.version, before.scale_m).tolist()}
+        assert changed <= stale
+    assert shrunk, "charts must become smaller, else this shows nothing"
 
 
 def test_a_snapshot_is_not_touched_by_later_frames() -> None:
