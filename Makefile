@@ -56,7 +56,7 @@ pytest: install lint
 crash: install ## Kills, power cuts, damaged files, ten minutes of everything; a table at the end (about an hour).
 	STREAMDGP_CRASH_ROUNDS=200 STREAMDGP_SOAK_MINUTES=10 $(BIN)/python -m pytest --log-cli-level=INFO tests/crash
 
-bench: $(STAMP) ## Runs the benchmarks (an hour), writes bench-out/summary.md; needs the shared data beside the checkout.
+bench: $(STAMP) ## Runs the benchmarks, writes bench-out/summary.md; needs the shared data beside the checkout.
 	$(BIN)/python -m benchmarks
 
 proto: $(PROTO_STAMP) ## Makes the stubs in streamdgp/v1 anew.

@@ -31,6 +31,7 @@ _CELLS = 8
 _ANCHOR, _FACING, _IN_BALL, _END = (_MOST_NEAR * k for k in (0, 3, 6, 7))
 # A surfel is seen by some eight charts; where there are more, there is more room.
 _ROOM = 12
+# Surfels, a third of a microsecond each; a part sets up lists of its own.
 _LEAST_PART = 4000
 
 
