@@ -7,7 +7,7 @@ n frames depends on the frames, their order and the configuration, not on when a
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,10 +34,11 @@ from streamdgp.levels import largest_level
 from streamdgp.memory import ArrayMemory, HeapMemory
 from streamdgp.scale import resolve_scale
 from streamdgp.surface.snapshot import SurfaceSnapshot
+from streamdgp.turns import Turns
 
 __all__ = ["Reconstructor"]
 
-_SCHEMA = 4
+_SCHEMA = 5
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class _Map:
         self.min_cos = float(np.cos(np.deg2rad(config.normal_angle_deg)))
         self.atlas = Atlas(config.anchor_radius_m, scale_m, self.regime.parameter_count, memory)
         self.largest_level = largest_level(config.largest_radius_ratio)
+        self.turns = Turns(config.fit.most_waiting, config.anchor_radius_m)
         self.changed_surfels: list[npt.NDArray[np.int64]] = []
         self.changed_charts: list[npt.NDArray[np.int64]] = []
         self.committed_views = 0
@@ -108,6 +110,8 @@ class Reconstructor:
     def integrate(self, frame: Frame | OrientedPoints) -> FrameReport:
         """Take in one frame: fuse, add anchors, fit what is new or changed, make it consistent.
 
+        A frame that shows what the one before showed is fused, and the rest waits (``streamdgp.turns``).
+
         What ``prepare`` made of a frame serves as well as the frame.
 
         Raises
@@ -124,14 +128,31 @@ class Reconstructor:
         return report
 
     def _integrate(self, points: OrientedPoints, clock: _Clock) -> FrameReport:
-        index, growth = self.frame_count, self.config.fit.refit_growth
+        index = self.frame_count
         if not len(points):
             self.frame_count += 1
             return FrameReport(index, dropped=points.dropped, charts_untouched=self.chart_count)
         m = self._map_for(points)
         touched = m.evidence.integrate(points, index)
         self.frame_count += 1
+        m.changed_surfels.append(touched.index)
+        if m.memory.is_limited:
+            m.memory.touch("surfels", touched.index)
+            m.memory.touch("blocks", m.evidence.blocks_of(touched.index))
+        report = FrameReport(
+            index, len(points), points.dropped, len(touched.index), charts_untouched=self.chart_count
+        )
+        waited = m.turns.take(points, touched, m.evidence)
         clock.lap("evidence")
+        if waited is not None:
+            report = self._take_turn(m, points, waited, report, clock)
+        return replace(report, seconds=clock.total, stages_s=clock.laps)
+
+    def _take_turn(
+        self, m: _Map, points: OrientedPoints, touched: TouchedSurfels, report: FrameReport, clock: _Clock
+    ) -> FrameReport:
+        """Look at the charts about touched surfels: anchors, votes, fits, consistency."""
+        index, growth = report.frame_index, m.config.fit.refit_growth
         seen, uncovered = self._survey(m, touched)
         clock.lap("survey")
         exposed = shrink_charts(m.atlas, m.evidence, seen, m.atlas.dirty(seen, growth), m.min_cos)
@@ -150,22 +171,14 @@ class Reconstructor:
         make_consistent(m.atlas, m.regime, dirty, m.config.consistency)
         clock.lap("consistency")
         if m.memory.is_limited:
-            m.memory.touch("surfels", touched.index)
-            m.memory.touch("blocks", m.evidence.blocks_of(touched.index))
             m.memory.touch("charts", seen)
-        m.changed_surfels.append(touched.index)
         m.changed_charts.append(np.concatenate([seen, opened]))
-        return FrameReport(
-            index,
-            points=len(points),
-            dropped=points.dropped,
-            surfels_touched=len(touched.index),
+        return replace(
+            report,
             charts_created=len(new),
             charts_warm=int((~cold).sum()),
             charts_cold=int(cold.sum()) - len(new),
             charts_untouched=self.chart_count - len(dirty),
-            seconds=clock.total,
-            stages_s=clock.laps,
         )
 
     @property
@@ -312,6 +325,7 @@ class Reconstructor:
         m = self._map
         evidence, atlas = m.evidence, m.atlas
         metadata["chart_count"] = len(atlas)
+        metadata["turns"] = m.turns.facts()
         cells = evidence.view_cells
         tables = {
             "charts": TableChange(atlas.stored_columns(), _union(m.changed_charts, len(atlas))),
@@ -323,7 +337,7 @@ class Reconstructor:
             ),
             "views": TableChange({"cell": cells}, np.arange(m.committed_views, len(cells))),
         }
-        return AtlasChanges(tables, m.regime.shared_arrays(), metadata)
+        return AtlasChanges(tables, m.regime.shared_arrays() | m.turns.arrays(), metadata)
 
     def mark_committed(self) -> None:
         """Start collecting changes anew."""
@@ -378,6 +392,7 @@ class Reconstructor:
             state.tables["views"]["cell"],
             self._memory,
         )
+        m.turns.restore(state.metadata["turns"], state.arrays, len(m.evidence))
         m.atlas = Atlas.restore(
             m.atlas.radii_m[0],
             m.atlas.scales_m[0],

@@ -316,3 +316,21 @@ def fuse_points(
         p += 1
     counters[0], counters[1], counters[2] = surfels, blocks, touched_count
     return p - start
+
+
+@njit(cache=True, nogil=True)
+def join_touched(index: Any, gained: Any, stamp: Any, joined: Any, total: Any, count: int) -> int:
+    """Append surfels (K,) to the ``count`` that are there already, or add their gain to what is there.
+
+    ``stamp[s]`` is the place of surfel s among the joined ones, whatever it is for others.
+    """
+    for k in range(index.shape[0]):
+        s = index[k]
+        t = stamp[s]
+        if t < 0 or t >= count or joined[t] != s:
+            t = stamp[s] = count
+            joined[count] = s
+            total[count] = 0.0
+            count += 1
+        total[t] += gained[k]
+    return count

@@ -44,7 +44,7 @@ FREE_MARGIN_VOX = 3.0
 
 @dataclass(frozen=True)
 class TouchedSurfels:
-    """Surfels that one frame changed: numbers (K,) int64, weight gained (K,), negative where seen through."""
+    """Surfels that frames changed: numbers (K,) int64, weight gained (K,), negative where seen through."""
 
     index: npt.NDArray[np.int64]
     gained: npt.NDArray[np.float64]
@@ -175,11 +175,18 @@ class SurfelMap:
             if done < len(points):
                 self._grow()
         k = int(self._counters[2])
-        self._stamp[touched[:k]] = -1
         lost = self._carve(points, frame_index)
         return TouchedSurfels(
             np.concatenate([touched[:k], lost.index]), np.concatenate([gained[:k], lost.gained])
         )
+
+    def joined(self, first: TouchedSurfels, more: TouchedSurfels) -> TouchedSurfels:
+        """What two frames changed: distinct surfels, those of the first one first, with the sums of gains."""
+        most = len(first.index) + len(more.index)
+        index, gained, count = np.empty(most, np.int64), np.empty(most), 0
+        for part in (first, more):
+            count = kernels.join_touched(part.index, part.gained, self._stamp, index, gained, count)
+        return TouchedSurfels(index[:count], gained[:count])
 
     def _carve(self, points: OrientedPoints, frame_index: int) -> TouchedSurfels:
         """Take observations from surfels that the frame sees through; their gain is negative."""

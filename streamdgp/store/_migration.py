@@ -9,6 +9,8 @@ camera that has stood still since adds a few observations more than it should. S
 have are as if they were off.
 
 Schema 3 to 4: a chart has a level (``streamdgp.levels``), of old all the same.
+
+Schema 4 to 5: charts have turns (``streamdgp.turns``), of old in every frame, and no surfels wait for one.
 """
 
 from __future__ import annotations
@@ -133,4 +135,16 @@ def _from_3(state: AtlasState) -> AtlasState:
     return AtlasState({**state.tables, "charts": {**charts, "level": level}}, dict(state.arrays), metadata)
 
 
-_STEPS: dict[Any, Callable[[AtlasState], AtlasState]] = {2: _from_2, 3: _from_3}
+def _from_4(state: AtlasState) -> AtlasState:
+    metadata = copy.deepcopy(state.metadata)
+    metadata["schema"] = 5
+    config = metadata["config"]
+    config["fit"] = {"most_waiting": 1} | config.get("fit", {})
+    if not state.tables:
+        return AtlasState({}, dict(state.arrays), metadata)
+    metadata["turns"] = {"frames": 0, "pose": None}
+    waiting = {"waiting_surfels": np.zeros(0, np.int32), "waiting_gained": np.zeros(0, np.float32)}
+    return AtlasState(dict(state.tables), {**state.arrays, **waiting}, metadata)
+
+
+_STEPS: dict[Any, Callable[[AtlasState], AtlasState]] = {2: _from_2, 3: _from_3, 4: _from_4}

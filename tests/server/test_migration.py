@@ -18,7 +18,7 @@ from scipy.spatial import cKDTree
 
 from benchmarks.inside import snapshot_state, state_bytes
 from streamdgp.atlas.changes import AtlasChanges, AtlasState
-from streamdgp.config import SceneConfig
+from streamdgp.config import FitConfig, SceneConfig
 from streamdgp.errors import StorageError
 from streamdgp.reconstructor import Reconstructor
 from streamdgp.store import AtlasStore, migrate, migrate_settings
@@ -29,6 +29,7 @@ from streamdgp_server.check import check_data
 from streamdgp_server.importing import import_scene
 from streamdgp_server.scene_engine import open_scene
 from tests.reference.mesh import border_vertices
+from tests.reference.scans import scan_frames
 from tests.server.harness import ServerProcess, Stream, get_mesh, make_frame, mesh_bytes
 
 DATA = Path(__file__).parent / "data"
@@ -75,7 +76,7 @@ def test_an_old_scene_opens_looks_the_same_and_goes_on(old: Path) -> None:
         assert mesh_bytes(get_mesh(server, revision=3)) == (3, newest)  # the old one, migrated as it is read
         assert_near(get_mesh(server, revision=2), 2)
         messages = [info.message for info in server.scenes.ListRevisions(request).revisions]
-        assert messages == ["schema 2 to 4", "revision 3", "revision 2", "revision 1"]
+        assert messages == ["schema 2 to 5", "revision 3", "revision 2", "revision 1"]
         stream = Stream(server)
         assert stream.opened().next_sequence_number == 4
         stream.send_frames(make_frame(4, angle_rad=1.6))
@@ -85,7 +86,7 @@ def test_an_old_scene_opens_looks_the_same_and_goes_on(old: Path) -> None:
         assert revision == 5
         assert after != newest
     (found,) = check_data(old, all_revisions=True)
-    assert (found.schema, found.revisions, found.fault) == (4, 5, "")
+    assert (found.schema, found.revisions, found.fault) == (5, 5, "")
 
 
 def test_it_is_migrated_once(old: Path) -> None:
@@ -134,11 +135,11 @@ def test_values_are_the_nearest_steps(state: AtlasState) -> None:
 
 def test_schema_3_has_charts_of_one_size() -> None:
     """As the engine wrote it, less what schema 4 added: the next frame gives the same bits."""
-    config = SceneConfig(evidence_voxel_m=VOXEL_M, largest_radius_ratio=1.0)
-    engine = Reconstructor(config)
+    fit = FitConfig(most_waiting=1)
+    engine = Reconstructor(SceneConfig(evidence_voxel_m=VOXEL_M, largest_radius_ratio=1.0, fit=fit))
     for k in (1, 2):
         engine.integrate(frame_from_proto(make_frame(k)))
-    old = copy.deepcopy(snapshot_state(engine))
+    old = _as_schema_4(engine)
     assert not old.tables["charts"].pop("level").any()
     del old.metadata["config"]["largest_radius_ratio"]
     old.metadata["schema"] = 3
@@ -147,6 +148,31 @@ def test_schema_3_has_charts_of_one_size() -> None:
         one.integrate(frame_from_proto(make_frame(3, angle_rad=1.6)))
     assert again.config == engine.config
     assert state_bytes(snapshot_state(again)) == state_bytes(snapshot_state(engine))
+
+
+def test_schema_4_looks_at_charts_in_every_frame() -> None:
+    """As the engine wrote it, less what schema 5 added: the next frames give the same bits."""
+    engine = Reconstructor(SceneConfig(evidence_voxel_m=0.01, fit=FitConfig(most_waiting=1)))
+    frames = scan_frames("torus", True)
+    engine.integrate(frames[0])
+    old = _as_schema_4(engine)
+    # The camera stands still: by today's settings charts would wait.
+    assert Reconstructor().config.fit.most_waiting > 1
+    again = Reconstructor.restore(migrate(old))
+    for one in (engine, again):
+        assert one.integrate(frames[0]).stages_s.keys() > {"evidence", "fit"}
+    assert state_bytes(snapshot_state(again)) == state_bytes(snapshot_state(engine))
+
+
+def _as_schema_4(engine: Reconstructor) -> AtlasState:
+    """A state whose surfels do not wait, without what schema 5 added."""
+    old = copy.deepcopy(snapshot_state(engine))
+    assert not old.arrays.pop("waiting_surfels").size
+    assert not old.arrays.pop("waiting_gained").size
+    del old.metadata["turns"]
+    del old.metadata["config"]["fit"]["most_waiting"]
+    old.metadata["schema"] = 4
+    return old
 
 
 def test_settings_keep_what_they_meant() -> None:

@@ -1,0 +1,156 @@
+"""Charts have their turn when the view moved, or after some frames; nothing that waits is lost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from benchmarks.inside import snapshot_state, state_bytes
+from streamdgp.config import FitConfig, SceneConfig
+from streamdgp.errors import StorageError
+from streamdgp.evidence.surfels import SurfelMap, TouchedSurfels
+from streamdgp.frames import Frame, PointFrame
+from streamdgp.reconstructor import Reconstructor
+from streamdgp.surface import weld_tiles
+from tests.reference.scans import VOXEL_M
+from tests.reference.shapes import Sphere, depth_frame, look_at
+
+RADIUS_M = 4 * VOXEL_M
+
+
+def _reconstructor(most_waiting: int) -> Reconstructor:
+    config = SceneConfig(
+        evidence_voxel_m=VOXEL_M, anchor_radius_m=RADIUS_M, fit=FitConfig(most_waiting=most_waiting)
+    )
+    return Reconstructor(config)
+
+
+def _frame(seed: int, shift_m: float = 0.0, turn_rad: float = 0.0) -> Frame:
+    """A sphere of 30 cm, its near side a metre away, as a camera sees it that was shifted and turned."""
+    pose = look_at(np.array([0.0, shift_m, -1.3]), np.array([1.3 * np.tan(turn_rad), shift_m, 0.0]))
+    return depth_frame(
+        Sphere(radius=0.3), pose, width=160, height=120, focal=160.0, rng=np.random.default_rng(seed)
+    )
+
+
+def _had_turn(reconstructor: Reconstructor, frame: Frame) -> bool:
+    return "fit" in reconstructor.integrate(frame).stages_s
+
+
+@pytest.mark.parametrize("most_waiting", [1, 3, 4])
+def test_a_camera_that_stands_still(most_waiting: int) -> None:
+    one = _reconstructor(most_waiting)
+    assert [_had_turn(one, _frame(k)) for k in range(10)] == [k % most_waiting == 0 for k in range(10)]
+
+
+def test_a_view_that_moves_by_a_radius_has_its_turn_at_once() -> None:
+    one = _reconstructor(30)
+    shifts_m = [0.0, 0.9, 0.99, 1.01, 1.9, 2.1, 1.2, 1.0]
+    turns = [_had_turn(one, _frame(k, RADIUS_M * shift)) for k, shift in enumerate(shifts_m)]
+    assert turns == [True, False, False, True, False, True, False, True]
+
+
+def test_turning_moves_what_is_seen() -> None:
+    """By the angle times the distance of the surface, about a metre here."""
+    one = _reconstructor(30)
+    angles = [0.0, 0.8, 1.2, 1.9, 2.4]
+    turns = [_had_turn(one, _frame(k, turn_rad=RADIUS_M * angle)) for k, angle in enumerate(angles)]
+    assert turns == [True, False, True, False, True]
+
+
+def test_points_without_a_view_have_their_turn_in_every_frame() -> None:
+    one = _reconstructor(30)
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        normals = rng.normal(size=(4000, 3))
+        normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+        normals = normals.astype(np.float32)
+        frame = PointFrame(0.3 * normals, np.eye(4), has_origin=False, normals=normals)
+        assert _had_turn(one, frame)
+
+
+def test_evidence_does_not_wait() -> None:
+    """Frame by frame the same surfels, to the bit; and when their turn comes, charts know of all of it."""
+    waiting, every = _reconstructor(3), _reconstructor(1)
+    for k in range(7):
+        for one in (waiting, every):
+            one.integrate(_frame(k))
+        left, right = (one.changes().tables["surfels"].columns for one in (waiting, every))
+        for name, values in left.items():
+            assert values.tobytes() == right[name].tobytes(), (k, name)
+    # What a chart knows by its fit and since: the same but for rounding, and for cells that moved with a fit.
+    mass = [
+        sum(one.changes().tables["charts"].columns[name].sum() for name in ("fit_mass", "fresh_mass"))
+        for one in (waiting, every)
+    ]
+    assert mass[0] == pytest.approx(mass[1], rel=0.02)
+
+
+def test_a_restart_while_surfels_wait_changes_nothing() -> None:
+    frames = [_frame(k, 0.2 * RADIUS_M * k) for k in range(7)]
+    whole, again = _reconstructor(4), _reconstructor(4)
+    waited = []
+    for frame in frames:
+        report = whole.integrate(frame)
+        assert replace(again.integrate(frame), seconds=0, stages_s={}) == replace(
+            report, seconds=0, stages_s={}
+        )
+        state = snapshot_state(whole)
+        assert state_bytes(snapshot_state(again)) == state_bytes(state)
+        waited.append(len(state.arrays["waiting_surfels"]))
+        again = Reconstructor.restore(snapshot_state(again))
+    assert [n > 0 for n in waited] == [False, True, True, True, False, True, True]
+    assert waited[3] >= waited[2] >= waited[1]
+
+
+def test_surfels_that_wait_are_joined_like_a_dictionary() -> None:
+    rng = np.random.default_rng(1)
+    evidence = SurfelMap(VOXEL_M, SceneConfig().evidence)
+    one = _reconstructor(1)
+    evidence.integrate(one.prepare(_frame(0)), 0)
+    size = len(evidence)
+    parts = [
+        TouchedSurfels(rng.permutation(size)[:n].astype(np.int64), rng.normal(size=n)) for n in (500, 700, 0)
+    ]
+    wanted: dict[int, float] = {}
+    joined = TouchedSurfels(np.zeros(0, np.int64), np.zeros(0))
+    for part in parts:
+        for surfel, gained in zip(part.index.tolist(), part.gained.tolist(), strict=True):
+            wanted[surfel] = wanted.get(surfel, 0.0) + gained
+        joined = evidence.joined(joined, part)
+        assert joined.index.tolist() == list(wanted)
+        np.testing.assert_allclose(joined.gained, list(wanted.values()), rtol=1e-12)
+    # A surfel seen and seen through by the same frame counts once, with the sum.
+    twice = TouchedSurfels(np.array([7, 7], np.int64), np.array([2.0, -0.5]))
+    assert evidence.joined(twice, parts[2]).gained.tolist() == [1.5]
+
+
+def test_what_waits_must_belong_to_the_map() -> None:
+    one = _reconstructor(4)
+    for k in range(2):
+        one.integrate(_frame(k))
+    state = snapshot_state(one)
+    for name, bad in (
+        ("waiting_surfels", state.arrays["waiting_surfels"] + one.surfel_count),
+        ("waiting_surfels", state.arrays["waiting_surfels"] - one.surfel_count),
+        ("waiting_gained", state.arrays["waiting_gained"][1:]),
+    ):
+        with pytest.raises(StorageError, match="waiting surfels"):
+            Reconstructor.restore(replace(state, arrays={**state.arrays, name: bad}))
+
+
+def test_a_slow_camera_gives_as_good_a_surface() -> None:
+    """Charts that are looked at in a third of the frames are as near the truth as those looked at in all."""
+    frames = [_frame(k, 0.25 * RADIUS_M * k) for k in range(13)]
+    errors_m, areas = [], []
+    for most_waiting in (3, 1):
+        one = _reconstructor(most_waiting)
+        turns = [_had_turn(one, frame) for frame in frames]
+        assert sum(turns) == (5 if most_waiting == 3 else 13)
+        vertices = weld_tiles(one.surface().tiles()).vertices
+        errors_m.append(float(np.abs(np.linalg.norm(vertices, axis=1) - 0.3).mean()))
+        areas.append(len(vertices))
+    assert errors_m[0] < 1.1 * errors_m[1]
+    assert areas[0] == pytest.approx(areas[1], rel=0.02)
