@@ -27,6 +27,9 @@ __all__ = ["CommitPolicy", "FitCallbacks", "FitWorker", "PublishedRevision"]
 
 _LOGGER = logging.getLogger(__name__)
 
+# One would do if frames took equally long; parts of a fit run on one core, and leave the other to these.
+_FRAMES_AHEAD = 2
+
 
 @dataclass(frozen=True)
 class PublishedRevision:
@@ -130,8 +133,8 @@ class FitWorker:
         self._uncommitted_frames = 0
         self._committed_at_s = 0.0
         self._commit_seconds = 0.0
-        # The next frame is decoded and oriented while this one is fitted.
-        self._ahead: tuple[int, Future[OrientedPoints]] | None = None
+        # The next frames are decoded and oriented while this one is fitted, by log position.
+        self._ahead: dict[int, Future[OrientedPoints]] = {}
         self._reader = ThreadPoolExecutor(1, f"decode-{name}")
         self._committer = ThreadPoolExecutor(1, f"commit-{name}")
         self._committing: Future[PublishedRevision] | None = None
@@ -189,17 +192,16 @@ class FitWorker:
         self._position = record.position + 1
 
     def _points_of(self, record: LogRecord) -> OrientedPoints:
-        """The record's oriented points; starts on those of the next one, if it is there already."""
-        ahead = self._ahead
-        mine = ahead[1] if ahead is not None and ahead[0] == record.position else self._start_on(record)
-        following = record.position + 1
-        self._ahead = None
-        if following < self._log.end_position:
+        """The record's oriented points; starts on those of the next ones, if they are there already."""
+        mine = self._ahead.pop(record.position, None) or self._start_on(record)
+        end = min(record.position + 1 + _FRAMES_AHEAD, self._log.end_position)
+        for position in range(record.position + 1, end):
             # A record that cannot be read is met when its turn comes.
             with contextlib.suppress(StorageError):
-                coming = self._log.read(following)
-                if coming.kind is RecordKind.FRAME:
-                    self._ahead = (following, self._start_on(coming))
+                if position not in self._ahead:
+                    coming = self._log.read(position)
+                    if coming.kind is RecordKind.FRAME:
+                        self._ahead[position] = self._start_on(coming)
         return mine.result()
 
     def _start_on(self, record: LogRecord) -> Future[OrientedPoints]:

@@ -70,7 +70,7 @@ class FitConfig:
     """What a degree of freedom costs when the ridge is chosen, >= 0.5; 1: marginal likelihood as it is."""
     refit_growth: float = 1.25
     """By what factor a cell's evidence mass must grow before a chart of many fits is refitted, > 1."""
-    most_waiting: int = 2
+    most_waiting: int = 3
     """Charts are looked at when the view has moved by an anchor radius, or after so many frames, 1 to 30."""
 
     def __post_init__(self) -> None:

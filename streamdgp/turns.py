@@ -111,4 +111,3 @@ def _moved_m(pose: npt.NDArray[np.float64], view: SensorView, distance_m: float)
     """How far what a view sees at a distance has moved since a pose (3, 4): at most, and about."""
     chord = np.linalg.norm(pose[:, :3] - view.rotation) / np.sqrt(2.0)  # 2 sin(angle / 2)
     return float(np.linalg.norm(pose[:, 3] - view.origin_m) + chord * distance_m)
-

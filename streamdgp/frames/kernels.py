@@ -57,19 +57,24 @@ def world_points(
     incidence = np.empty(kept, np.float32)
     row = np.empty(kept, np.int64)
     k = 0
+    r00, r01, r02 = rotation[0, 0], rotation[0, 1], rotation[0, 2]
+    r10, r11, r12 = rotation[1, 0], rotation[1, 1], rotation[1, 2]
+    r20, r21, r22 = rotation[2, 0], rotation[2, 1], rotation[2, 2]
+    t0, t1, t2 = translation[0], translation[1], translation[2]
     for top in range(0, n, _BLOCK * max(width, 1)):
         for left in range(0, width, _BLOCK):
-            for y in range(top, min(top + _BLOCK * width, n), width):
-                for i in range(y + left, y + min(left + _BLOCK, width)):
+            for row_start in range(top, min(top + _BLOCK * width, n), width):
+                for i in range(row_start + left, row_start + min(left + _BLOCK, width)):
                     if cosine[i] < -1.5:
                         continue
-                    for a in range(3):
-                        p = q = 0.0
-                        for b in range(3):
-                            p += rotation[a, b] * points[i, b]
-                            q += rotation[a, b] * normals[i, b]
-                        positions[k, a] = p + translation[a]
-                        turned[k, a] = q
+                    px, py, pz = points[i, 0], points[i, 1], points[i, 2]
+                    positions[k, 0] = r00 * px + r01 * py + r02 * pz + t0
+                    positions[k, 1] = r10 * px + r11 * py + r12 * pz + t1
+                    positions[k, 2] = r20 * px + r21 * py + r22 * pz + t2
+                    px, py, pz = normals[i, 0], normals[i, 1], normals[i, 2]
+                    turned[k, 0] = r00 * px + r01 * py + r02 * pz
+                    turned[k, 1] = r10 * px + r11 * py + r12 * pz
+                    turned[k, 2] = r20 * px + r21 * py + r22 * pz
                     noise[k] = sigma[i]
                     incidence[k] = cosine[i]
                     row[k] = i

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from dataclasses import dataclass
 from typing import Any
@@ -120,13 +121,11 @@ def write_commit(
     new = {(one.table, one.column) for one in staged.columns if one.is_new}
     known = {key: page for key, page in known.items() if key[:2] not in new}
     session = repository.writable_session(branch)
-    root = zarr.open_group(session.store, mode="a", zarr_format=3)
     # Pages are written as they are: looking for empty ones costs more than it saves.
     with zarr.config.set({"array.write_empty_chunks": True}):
-        written = write_columns(root, staged.columns, known)
-        for name, array in staged.arrays.items():
-            written |= write_array(root, name, array, known)
+        written = asyncio.run(_write(session.store, staged, known))
     entries = entries_after(entries, staged.columns, staged.arrays, known | written)
+    root = zarr.open_group(session.store, mode="a", zarr_format=3)
     attributes = {
         "schema": SCHEMA_NAME,
         "schema_version": SCHEMA_VERSION,
@@ -142,6 +141,15 @@ def write_commit(
     facts = seal_commit(totals | sizes, attributes, message)
     snapshot_id = session.commit(message, metadata=facts)
     return WrittenCommit(snapshot_id, known | written, new_pages, entries, facts["attributes_sha256"], sizes)
+
+
+async def _write(store: icechunk.IcechunkStore, staged: StagedCommit, known: Digests) -> Digests:
+    """Write columns and arrays, in this thread: each change of threads would wait for the interpreter."""
+    root = await zarr.api.asynchronous.open_group(store, mode="a", zarr_format=3)
+    written = await write_columns(root, staged.columns, known)
+    for name, array in staged.arrays.items():
+        written |= await write_array(root, name, array, known)
+    return written
 
 
 def _column_bytes(staged: StagedCommit) -> int:

@@ -17,6 +17,9 @@ from streamdgp.store._paging import page_rows, row_runs, touched_pages
 __all__ = ["Layout", "StagedColumn", "layouts_of", "stage_table", "write_array", "write_columns"]
 
 
+AnyArray = zarr.AsyncArray[Any]
+
+
 @dataclass(frozen=True)
 class Layout:
     """How a column is stored: dtype, shape of a row, rows of a page, rows."""
@@ -70,59 +73,62 @@ def stage_table(name: str, table: TableChange, stored: dict[tuple[str, str], Lay
     return staged
 
 
-def write_columns(root: zarr.Group, staged: list[StagedColumn], digests: Digests) -> Digests:
+async def write_columns(root: zarr.AsyncGroup, staged: list[StagedColumn], digests: Digests) -> Digests:
     """Write the staged pages that differ from what is stored; returns the digests of all that were staged.
 
     Columns of the same table that are not staged are deleted.
     """
     written: Digests = {}
     for name in sorted({one.table for one in staged}):
-        group = root.require_group(f"tables/{name}")
+        group = await root.require_group(f"tables/{name}")
         columns = {one.column for one in staged if one.table == name}
-        for column in sorted({column for column, _ in group.arrays()} - columns):
-            del group[column]
+        stored = {column: array async for column, array in group.arrays()}
+        for column in sorted(stored.keys() - columns):
+            await group.delitem(column)
         for one in (one for one in staged if one.table == name):
-            written |= _write_column(group, one, digests)
+            array = None if one.is_new else stored[one.column]
+            written |= await _write_column(group, array, one, digests)
     return written
 
 
-def _write_column(group: zarr.Group, staged: StagedColumn, digests: Digests) -> Digests:
-    layout, known = staged.layout, {} if staged.is_new else digests
+async def _write_column(
+    group: zarr.AsyncGroup, array: AnyArray | None, staged: StagedColumn, digests: Digests
+) -> Digests:
+    layout, known = staged.layout, digests
     shape, n = (layout.row_count, *layout.row_shape), layout.rows_per_page
-    if staged.is_new:
-        array = _create(
-            group, staged.column, shape, layout.dtype, (n, *(max(1, k) for k in layout.row_shape))
-        )
-    else:
-        found = group[staged.column]
-        assert isinstance(found, zarr.Array)
-        array = found
-        if array.shape != shape:
-            array.resize(shape)
+    if array is None:
+        known = {}
+        chunks = (n, *(max(1, k) for k in layout.row_shape))
+        array = await _create(group, staged.column, shape, layout.dtype, chunks)
+    elif array.shape != shape:
+        await array.resize(shape)
     # A changed row rarely changes in every column: most pages of most columns are as they were.
     fresh = {
         (staged.table, staged.column, page): page_digest(values) for page, values in staged.pages.items()
     }
     differs = np.array([key[2] for key, digest in fresh.items() if known.get(key) != digest], np.int64)
     for start, stop in row_runs(differs, n, layout.row_count):
-        array[start:stop] = np.concatenate([staged.pages[k] for k in range(start // n, -(-stop // n))])
+        values = np.concatenate([staged.pages[k] for k in range(start // n, -(-stop // n))])
+        await array.setitem(slice(start, stop), values)
     return fresh
 
 
-def write_array(root: zarr.Group, name: str, values: npt.NDArray[Any], digests: Digests) -> Digests:
+async def write_array(
+    root: zarr.AsyncGroup, name: str, values: npt.NDArray[Any], digests: Digests
+) -> Digests:
     """Write an array unless the last commit wrote the same; returns its digest."""
     values = np.asarray(values)
     key, digest = ("", name, 0), page_digest(values)
     if digests.get(key) == digest:
         return {}
-    group = root.require_group("arrays")
+    group = await root.require_group("arrays")
     chunks = tuple(max(1, n) for n in values.shape)
     if values.ndim:
         row_bytes = values.dtype.itemsize * int(np.prod(values.shape[1:], dtype=np.int64))
         chunks = (min(chunks[0], page_rows(row_bytes)), *chunks[1:])
-    array = _create(group, name, values.shape, values.dtype, chunks)
+    array = await _create(group, name, values.shape, values.dtype, chunks)
     if values.size:
-        array[...] = values
+        await array.setitem(..., values)
     return {key: digest}
 
 
@@ -137,11 +143,11 @@ def _compressor(dtype: np.dtype[Any]) -> BloscCodec:
     return BloscCodec(cname="zstd", clevel=2, shuffle=shuffle, typesize=dtype.itemsize)
 
 
-def _create(
-    group: zarr.Group, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], chunks: tuple[int, ...]
-) -> zarr.Array[Any]:
+async def _create(
+    group: zarr.AsyncGroup, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], chunks: tuple[int, ...]
+) -> AnyArray:
     # write_empty_chunks: a page of -0.0 equals the fill value 0.0 and must not lose its sign.
-    return group.create_array(
+    return await group.create_array(
         name,
         shape=shape,
         chunks=chunks,

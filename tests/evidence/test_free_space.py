@@ -85,13 +85,13 @@ def test_a_box_that_stood_for_sixty_frames_is_gone_after_thirty() -> None:
 
 
 def _comes_back(away: int) -> npt.NDArray[np.float64]:
-    """How far vertices about a box's front are off it: it stood, was away, is back for sixty frames.
+    """How far vertices about a box's front are off it: it stood, was away, is back for ninety frames.
 
     Thirty of them are turns of the charts (``streamdgp.turns``): the camera hardly moves.
     """
     rng = np.random.default_rng(0)
     r = Reconstructor(_CONFIG)
-    for k in range(8 + away + 60):
+    for k in range(8 + away + 90):
         r.integrate(_frame(k, has_box=not 8 <= k < 8 + away, rng=rng))
     off_m = np.abs(_vertices(r)[:, 2] - (_WALL_M - _BOX_M))
     return np.asarray(off_m[off_m < 0.02])
