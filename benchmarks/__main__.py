@@ -30,6 +30,7 @@ PLAN: tuple[tuple[str, tuple[str, ...], bool], ...] = (
     ("removed_box", (), True),
     ("scaling", (), True),
     ("stream", (), True),
+    ("turns", (), True),
     ("query", (), True),
     ("ingest", (), True),
     ("recovery", (), True),
