@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,10 +103,14 @@ def map_split(engine: Reconstructor) -> dict[str, int]:
     return split
 
 
-def _stored_bytes(write: Callable[[zarr.Group], object]) -> dict[str, int]:
+def _stored_bytes(write: Callable[[zarr.AsyncGroup], Coroutine[Any, Any, object]]) -> dict[str, int]:
     """Bytes of every array that ``write`` puts into a group, compressed and with their metadata."""
     stored: dict[str, Any] = {}
-    write(zarr.create_group(zarr.storage.MemoryStore(stored)))
+
+    async def written() -> None:
+        await write(await zarr.api.asynchronous.create_group(store=zarr.storage.MemoryStore(stored)))
+
+    asyncio.run(written())
     found: dict[str, int] = defaultdict(int)
     for path, data in stored.items():
         # arrays/NAME/... or tables/TABLE/NAME/...

@@ -1,8 +1,8 @@
 """What it is worth that charts have turns: python -m benchmarks.turns.
 
 All frames of the kitchen but the held-back ones, once with a turn of the charts in every frame and once with
-the default; depth images of the held-back frames are predicted. What the engine takes is processor time of all
-threads.
+the default; depth images of the held-back frames are predicted. What the engine takes is processor time, of
+all threads.
 """
 
 from __future__ import annotations
