@@ -111,8 +111,10 @@ def test_digests_are_those_of_the_document(whole: tuple[Path, str]) -> None:
     for path, entry in attributes["digests"].items():
         array = root[path]
         values = array[...]
-        rows = array.chunks[0] if path.startswith("tables/") else max(1, len(values))
+        rows = array.chunks[0]
         pages = [values[k : k + rows] for k in range(0, len(values), rows)]
+        if not path.startswith("tables/"):
+            pages = [values]  # an empty one, too
         digests = [
             hashlib.sha256(page.tobytes() + f"{page.shape} {page.dtype.str}".encode()).digest()
             for page in pages
