@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from streamdgp.config import SceneConfig
+from streamdgp.config import FitConfig, SceneConfig
 from streamdgp.errors import InvalidInputError, StreamdgpError
 from streamdgp.reconstructor import Reconstructor
 from streamdgp.surface import SurfaceSnapshot, TileCache, TileMesh, weld_tiles
@@ -149,7 +149,9 @@ def test_the_cache_gives_identical_tiles(counted: list[Index]) -> None:
 
 def _two_patches() -> Reconstructor:
     """A floor seen at two places two metres apart."""
-    r = Reconstructor(SceneConfig(evidence_voxel_m=VOXEL_M, resolution_m=VOXEL_M))
+    # Frames of one place, and each is to change something.
+    fit = FitConfig(most_waiting=1)
+    r = Reconstructor(SceneConfig(evidence_voxel_m=VOXEL_M, resolution_m=VOXEL_M, fit=fit))
     for x in (0.0, 2.0):
         r.integrate(_view(x))
     return r
