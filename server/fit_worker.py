@@ -27,7 +27,7 @@ __all__ = ["CommitPolicy", "FitCallbacks", "FitWorker", "PublishedRevision"]
 
 _LOGGER = logging.getLogger(__name__)
 
-# One would do if frames took equally long; parts of a fit run on one core, and leave the other to these.
+# Parts of a fit run on one core, and leave the other to these.
 _FRAMES_AHEAD = 2
 
 

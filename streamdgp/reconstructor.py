@@ -110,7 +110,7 @@ class Reconstructor:
     def integrate(self, frame: Frame | OrientedPoints) -> FrameReport:
         """Take in one frame: fuse, add anchors, fit what is new or changed, make it consistent.
 
-        A frame that shows what the one before showed is fused, and the rest waits (``streamdgp.turns``).
+        A frame that shows what the one before showed is fused and votes; the rest waits (see ``Turns``).
 
         What ``prepare`` made of a frame serves as well as the frame.
 
@@ -144,7 +144,10 @@ class Reconstructor:
         )
         waited = m.turns.take(points, touched, m.evidence)
         clock.lap("evidence")
-        if waited is not None:
+        if waited is None:
+            m.changed_charts.append(self._see_through(m, points, index))
+            clock.lap("free space")
+        else:
             report = self._take_turn(m, points, waited, report, clock)
         return replace(report, seconds=clock.total, stages_s=clock.laps)
 

@@ -1,8 +1,8 @@
 """In which frames charts have their turn, and what waits for it.
 
-Evidence takes every frame. Votes, anchors, fits and consistency come once the view has moved by an anchor
-radius since they came last, or after so many frames: what a camera sees twice within a tenth of a second is
-the same surface, and the same edge error, which must not vote twice. Nothing here depends on the clock.
+Evidence takes every frame, and every frame votes on what shows. Anchors, fits and consistency come once the
+view has moved by an anchor radius since they came last, or after so many frames: what a camera sees twice
+within a tenth of a second is the same surface. Nothing here depends on the clock.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from streamdgp.errors import StorageError
-from streamdgp.evidence.precision import rounded
+from streamdgp.evidence.precision import WEIGHT_BITS, rounded
 from streamdgp.evidence.surfels import SurfelMap, TouchedSurfels
 from streamdgp.frames.orient import OrientedPoints
 from streamdgp.frames.view import SensorView
 
 __all__ = ["Turns"]
 
-_GAIN_BITS = 9
 _SURFELS, _GAINED = "waiting_surfels", "waiting_gained"
 
 
@@ -49,7 +48,7 @@ class Turns:
         if self._frames > 1:
             touched = evidence.joined(self._waiting, touched)
         if not self._is_due(points):
-            gained = rounded(touched.gained.astype(np.float32), _GAIN_BITS)
+            gained = rounded(touched.gained.astype(np.float32), WEIGHT_BITS)
             self._waiting = TouchedSurfels(touched.index, gained.astype(np.float64))
             return None
         view = points.view

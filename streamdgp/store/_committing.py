@@ -123,9 +123,8 @@ def write_commit(
     session = repository.writable_session(branch)
     # Pages are written as they are (looking for empty ones costs more than it saves), neighbours together.
     with zarr.config.set({"array.write_empty_chunks": True, "codec_pipeline.batch_size": 64}):
-        written = asyncio.run(_write(session.store, staged, known))
+        root, written = asyncio.run(_write(session.store, staged, known))
     entries = entries_after(entries, staged.columns, staged.arrays, known | written)
-    root = zarr.open_group(session.store, mode="a", zarr_format=3)
     attributes = {
         "schema": SCHEMA_NAME,
         "schema_version": SCHEMA_VERSION,
@@ -143,13 +142,15 @@ def write_commit(
     return WrittenCommit(snapshot_id, known | written, new_pages, entries, facts["attributes_sha256"], sizes)
 
 
-async def _write(store: icechunk.IcechunkStore, staged: StagedCommit, known: Digests) -> Digests:
+async def _write(
+    store: icechunk.IcechunkStore, staged: StagedCommit, known: Digests
+) -> tuple[zarr.Group, Digests]:
     """Write columns and arrays, in this thread: each change of threads would wait for the interpreter."""
     root = await zarr.api.asynchronous.open_group(store, mode="a", zarr_format=3)
     written = await write_columns(root, staged.columns, known)
     for name, array in staged.arrays.items():
         written |= await write_array(root, name, array, known)
-    return written
+    return zarr.Group(root), written
 
 
 def _column_bytes(staged: StagedCommit) -> int:

@@ -16,8 +16,7 @@ from streamdgp.store._paging import page_rows, row_runs, touched_pages
 
 __all__ = ["Layout", "StagedColumn", "layouts_of", "stage_table", "write_array", "write_columns"]
 
-
-AnyArray = zarr.AsyncArray[Any]
+_AnyArray = zarr.AsyncArray[Any]
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ async def write_columns(root: zarr.AsyncGroup, staged: list[StagedColumn], diges
 
 
 async def _write_column(
-    group: zarr.AsyncGroup, array: AnyArray | None, staged: StagedColumn, digests: Digests
+    group: zarr.AsyncGroup, array: _AnyArray | None, staged: StagedColumn, digests: Digests
 ) -> Digests:
     layout, known = staged.layout, digests
     shape, n = (layout.row_count, *layout.row_shape), layout.rows_per_page
@@ -145,7 +144,7 @@ def _compressor(dtype: np.dtype[Any]) -> BloscCodec:
 
 async def _create(
     group: zarr.AsyncGroup, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], chunks: tuple[int, ...]
-) -> AnyArray:
+) -> _AnyArray:
     # write_empty_chunks: a page of -0.0 equals the fill value 0.0 and must not lose its sign.
     return await group.create_array(
         name,

@@ -85,13 +85,10 @@ def test_a_box_that_stood_for_sixty_frames_is_gone_after_thirty() -> None:
 
 
 def _comes_back(away: int) -> npt.NDArray[np.float64]:
-    """How far vertices about a box's front are off it: it stood, was away, is back for ninety frames.
-
-    Thirty of them are turns of the charts (``streamdgp.turns``): the camera hardly moves.
-    """
+    """How far vertices about a box's front are off it: it stood, was away, is back for thirty frames."""
     rng = np.random.default_rng(0)
     r = Reconstructor(_CONFIG)
-    for k in range(8 + away + 90):
+    for k in range(8 + away + 30):
         r.integrate(_frame(k, has_box=not 8 <= k < 8 + away, rng=rng))
     off_m = np.abs(_vertices(r)[:, 2] - (_WALL_M - _BOX_M))
     return np.asarray(off_m[off_m < 0.02])
@@ -114,7 +111,7 @@ def test_what_comes_into_space_that_was_free_for_long_shows_after_thirty_frames(
         150,
     ],
 )
-def test_what_comes_back_after_a_while_shows_after_thirty_turns(away: int) -> None:
+def test_what_comes_back_after_a_while_shows_after_thirty_frames(away: int) -> None:
     off_m = _comes_back(away)
     assert len(off_m) > 600
     # Its charts had lost everything: they start anew, and not from what a fit to nothing left.

@@ -71,6 +71,16 @@ def test_points_without_a_view_have_their_turn_in_every_frame() -> None:
         assert _had_turn(one, frame)
 
 
+def test_every_frame_votes() -> None:
+    """A chart that is fitted counts what each frame sees of it, whether it has its turn or not."""
+    one = _reconstructor(4)
+    counts = []
+    for k in range(4):
+        one.integrate(_frame(k))
+        counts.append(int(one.changes().tables["charts"].columns["hits"].sum()))
+    assert counts[0] < counts[1] < counts[2] < counts[3]
+
+
 def test_evidence_does_not_wait() -> None:
     """Frame by frame the same surfels, to the bit; and when their turn comes, charts know of all of it."""
     waiting, every = _reconstructor(3), _reconstructor(1)

@@ -160,7 +160,9 @@ def test_schema_4_looks_at_charts_in_every_frame() -> None:
     assert Reconstructor().config.fit.most_waiting > 1
     again = Reconstructor.restore(migrate(old))
     for one in (engine, again):
-        assert one.integrate(frames[0]).stages_s.keys() > {"evidence", "fit"}
+        # The first of them would have its turn anyway: no pose is known.
+        for _ in range(2):
+            assert one.integrate(frames[0]).stages_s.keys() > {"evidence", "fit"}
     assert state_bytes(snapshot_state(again)) == state_bytes(snapshot_state(engine))
 
 
