@@ -24,6 +24,8 @@ _MAX_RADIUS = 15
 _NOISE_WIDTHS = np.float32(4.0)
 # A plane explains its neighbours when they scatter about it by at most this variance, in sigma^2.
 _NOISE_VARIANCES = np.float32(1.2)
+# Cells within so many sigma of the plane of their block's middle share it.
+_SHARED_WIDTHS = np.float32(3.0)
 # More than any spread, m^2; infinity is not for fast arithmetic.
 _NO_SPREAD = np.float32(1e30)
 _NONE, _ONE = np.float32(0.0), np.float32(1.0)
@@ -150,6 +152,33 @@ def _fit_plane(s: Any, count: int, least: Any, sigma: Any) -> Any:
     return alpha, beta, gamma, rss / max(n - np.float32(3.0), _ONE)
 
 
+@njit(cache=True, nogil=True, forceinline=True, error_model="numpy")
+def _off_plane(normals: Any, ranges: Any, rays: Any, a: int, b: int, i: int, j: int) -> Any:
+    """Distance of cell (i, j) from the plane of cell (a, b), metres."""
+    off = _NONE
+    for k in range(3):
+        off += normals[a, b, k] * (ranges[i, j] * rays[i, j, k] - ranges[a, b] * rays[a, b, k])
+    return off
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _share(
+    normals: Any, residual: Any, ranges: Any, rays: Any, sigma: Any, i: int, j: int, stride: int
+) -> None:
+    """Give the three by three fitted cells about (i, j) its plane if all of them lie on it."""
+    height, width = ranges.shape
+    if i + stride >= height or j + stride >= width:
+        return
+    for a in range(i - stride, i + stride + 1, stride):
+        for b in range(j - stride, j + stride + 1, stride):
+            off = _off_plane(normals, ranges, rays, i, j, a, b)
+            if ranges[a, b] <= _NONE or abs(off) > _SHARED_WIDTHS * sigma[a, b]:
+                return
+    for a in range(i - stride, i + stride + 1, stride):
+        for b in range(j - stride, j + stride + 1, stride):
+            normals[a, b], residual[a, b] = normals[i, j], residual[i, j]
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def _window_normals(
     ranges: Any,
@@ -158,6 +187,7 @@ def _window_normals(
     min_radius: int,
     cell_rad: float,
     stride: int,
+    shared: bool,
     slopes: Any,
     wrap: bool,
     row0: int,
@@ -167,50 +197,58 @@ def _window_normals(
 ) -> None:
     s = np.zeros(_END, np.float32)
     c, e1, e2 = np.empty(3, np.float32), np.empty(3, np.float32), np.empty(3, np.float32)
-    for i in range(row0 + (-row0) % stride, row1, stride):
-        for j in range(0, ranges.shape[1], stride):
-            t0, s0 = ranges[i, j], sigma[i, j]
-            if t0 <= _NONE:
-                continue
-            # Wide enough that the noise does not tilt the plane, in about 7 x 7 cells.
-            radius = min_radius
-            if cell_rad > 0.0:
-                radius = min(max(min_radius, int(_NOISE_WIDTHS * s0 / (t0 * cell_rad))), _MAX_RADIUS)
-            # Basis (e1, e2) orthogonal to the cell's ray c.
-            c[:] = rays[i, j]
-            if abs(c[0]) < 0.7:
-                e1[0], e1[1], e1[2] = _NONE, c[2], -c[1]
-            else:
-                e1[0], e1[1], e1[2] = -c[2], _NONE, c[0]
-            norm = np.sqrt(e1[0] * e1[0] + e1[1] * e1[1] + e1[2] * e1[2])
-            for k in range(3):
-                e1[k] /= norm
-            e2[0] = c[1] * e1[2] - c[2] * e1[1]
-            e2[1] = c[2] * e1[0] - c[0] * e1[2]
-            e2[2] = c[0] * e1[1] - c[1] * e1[0]
-            count = _copy_window(ranges, rays, i, j, radius, max(1, radius // 3), wrap, s)
-            least = max(np.float32(6.0), np.float32(0.25) * _place(s, count, c, e1, e2, t0))
-            least_spread = _NO_SPREAD
-            px = py = pz = _NONE
-            for attempt in range(slopes.shape[0]):
-                if _consider(s, count, slopes[attempt], s0) < least:
+    # First the middles of blocks, which give what is flat their plane, then the rest.
+    for is_others in range(2 if shared else 1):
+        for i in range(row0 + (-row0) % stride, row1, stride):
+            for j in range(0, ranges.shape[1], stride):
+                t0, s0 = ranges[i, j], sigma[i, j]
+                if t0 <= _NONE:
                     continue
-                alpha, beta, gamma, spread = _fit_plane(s, count, least, s0)
-                if spread >= _NO_SPREAD or abs(alpha) * t0 > np.float32(4.0) * s0:
+                if is_others and residual[i, j] > _NONE:
                     continue
-                if spread < least_spread:
-                    least_spread = spread
-                    # n.d = k / z > 0 along the ray, so -n faces the sensor.
-                    px = -((_ONE + alpha) * c[0] + beta * e1[0] + gamma * e2[0])
-                    py = -((_ONE + alpha) * c[1] + beta * e1[1] + gamma * e2[1])
-                    pz = -((_ONE + alpha) * c[2] + beta * e1[2] + gamma * e2[2])
-                if attempt > 0 or spread <= _NOISE_VARIANCES * s0 * s0:
-                    break
-            norm = np.sqrt(px * px + py * py + pz * pz)
-            if not (norm > _NONE):
-                continue
-            normals[i, j, 0], normals[i, j, 1], normals[i, j, 2] = px / norm, py / norm, pz / norm
-            residual[i, j] = np.sqrt(least_spread)
+                if not is_others and shared and not (i // stride % 3 == 1 and j // stride % 3 == 1):
+                    continue
+                # Wide enough that the noise does not tilt the plane, in about 7 x 7 cells.
+                radius = min_radius
+                if cell_rad > 0.0:
+                    radius = min(max(min_radius, int(_NOISE_WIDTHS * s0 / (t0 * cell_rad))), _MAX_RADIUS)
+                # Basis (e1, e2) orthogonal to the cell's ray c.
+                c[:] = rays[i, j]
+                if abs(c[0]) < 0.7:
+                    e1[0], e1[1], e1[2] = _NONE, c[2], -c[1]
+                else:
+                    e1[0], e1[1], e1[2] = -c[2], _NONE, c[0]
+                norm = np.sqrt(e1[0] * e1[0] + e1[1] * e1[1] + e1[2] * e1[2])
+                for k in range(3):
+                    e1[k] /= norm
+                e2[0] = c[1] * e1[2] - c[2] * e1[1]
+                e2[1] = c[2] * e1[0] - c[0] * e1[2]
+                e2[2] = c[0] * e1[1] - c[1] * e1[0]
+                count = _copy_window(ranges, rays, i, j, radius, max(1, radius // 3), wrap, s)
+                least = max(np.float32(6.0), np.float32(0.25) * _place(s, count, c, e1, e2, t0))
+                least_spread = _NO_SPREAD
+                px = py = pz = _NONE
+                for attempt in range(slopes.shape[0]):
+                    if _consider(s, count, slopes[attempt], s0) < least:
+                        continue
+                    alpha, beta, gamma, spread = _fit_plane(s, count, least, s0)
+                    if spread >= _NO_SPREAD or abs(alpha) * t0 > np.float32(4.0) * s0:
+                        continue
+                    if spread < least_spread:
+                        least_spread = spread
+                        # n.d = k / z > 0 along the ray, so -n faces the sensor.
+                        px = -((_ONE + alpha) * c[0] + beta * e1[0] + gamma * e2[0])
+                        py = -((_ONE + alpha) * c[1] + beta * e1[1] + gamma * e2[1])
+                        pz = -((_ONE + alpha) * c[2] + beta * e1[2] + gamma * e2[2])
+                    if attempt > 0 or spread <= _NOISE_VARIANCES * s0 * s0:
+                        break
+                norm = np.sqrt(px * px + py * py + pz * pz)
+                if not (norm > _NONE):
+                    continue
+                normals[i, j, 0], normals[i, j, 1], normals[i, j, 2] = px / norm, py / norm, pz / norm
+                residual[i, j] = np.sqrt(least_spread)
+                if shared and not is_others and least_spread <= _NOISE_VARIANCES * s0 * s0:
+                    _share(normals, residual, ranges, rays, sigma, i, j, stride)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -225,10 +263,7 @@ def _spread_normals(
             b = j - j % stride
             if (a == i and b == j) or ranges[i, j] <= 0.0:
                 continue
-            off = 0.0
-            for k in range(3):
-                off += normals[a, b, k] * (ranges[i, j] * rays[i, j, k] - ranges[a, b] * rays[a, b, k])
-            if abs(off) <= 4.0 * sigma[i, j]:
+            if abs(_off_plane(normals, ranges, rays, a, b, i, j)) <= np.float32(4.0) * sigma[i, j]:
                 for k in range(3):
                     normals[i, j, k] = normals[a, b, k]
 
@@ -243,6 +278,7 @@ def organised_normals(
     stride: int = 1,
     slopes: tuple[float, ...] = (4.0,),
     wrap: bool = False,
+    shared: bool = False,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Return normals (H, W, 3) facing the sensor and the rms range residual (H, W), metres.
 
@@ -267,6 +303,9 @@ def organised_normals(
         before none at all.
     wrap
         Columns are periodic (a spinning sensor).
+    shared
+        Three by three fitted cells share the middle one's plane if it explains its window and all of them
+        lie on it: their windows have most cells in common.
 
     A zero normal marks a cell without one.
     """
@@ -278,14 +317,17 @@ def organised_normals(
     sigma = np.ascontiguousarray(sigma_m, np.float32)
     slope_array = np.asarray(slopes, np.float32)
 
+    block = 3 * stride if shared else stride
+
     def band(begin: int, end: int) -> None:
-        # Bands start at a multiple of the stride, so a block never spans two of them.
-        rows = (begin * stride, min(end * stride, height))
+        # A block never spans two bands.
+        rows = (begin * block, min(end * block, height))
         _window_normals(
-            ranges, directions, sigma, radius, cell_rad, stride, slope_array, wrap, *rows, normals, residual
-        )
+            ranges, directions, sigma, radius, cell_rad, stride, shared, slope_array, wrap, *rows, normals,
+            residual,
+        )  # fmt: skip
         if stride > 1:
             _spread_normals(ranges, directions, sigma, stride, *rows, normals)
 
-    in_parts(band, -(-height // stride))
+    in_parts(band, -(-height // block))
     return normals, residual

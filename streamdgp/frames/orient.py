@@ -136,6 +136,7 @@ def _orient_depth(frame: DepthFrame, min_cos: float) -> OrientedPoints:
         cell_rad=1.0 / k.fx,
         stride=stride,
         slopes=(6.0, 1.5, 0.6),
+        shared=True,
     )
     normals[in_shadow(depth, k.fx)] = 0
     seen = depth[depth > 0]
