@@ -57,7 +57,7 @@ _WATCHED_S = 30.0
 # What a query may find left to extract, and how fast the time that a tile takes is unlearnt: beside the
 # fitting it takes longer than for a query, for which the fitting steps aside.
 _BACKLOG_S = 0.75
-_TILE_TIME_GROWTH = 1.1
+_TILE_TIME_GROWTH = 1.02
 _TILES_TO_TIME = 50
 
 

@@ -24,7 +24,7 @@ _MAX_RADIUS = 15
 _NOISE_WIDTHS = np.float32(4.0)
 # A plane explains its neighbours when they scatter about it by at most this variance, in sigma^2.
 _NOISE_VARIANCES = np.float32(1.2)
-# Cells within so many sigma of the plane of their block's middle share it.
+# Cells within so many sigma of the planes about them have the normal between theirs.
 _SHARED_WIDTHS = np.float32(3.0)
 # More than any spread, m^2; infinity is not for fast arithmetic.
 _NO_SPREAD = np.float32(1e30)
@@ -36,6 +36,8 @@ _RANGE, _RAY, _X, _Y, _D, _PER_D, _AWAY, _OFF, _WEIGHT, _END = (
     _MAX_CELLS * k for k in (0, 1, 4, 5, 6, 7, 8, 9, 10, 11)
 )  # fmt: skip
 _WIDE = 16
+# The cells that a pass is for.
+_ALL, _NODES, _OTHERS = 0, 1, 2
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -162,21 +164,40 @@ def _off_plane(normals: Any, ranges: Any, rays: Any, a: int, b: int, i: int, j: 
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _share(
-    normals: Any, residual: Any, ranges: Any, rays: Any, sigma: Any, i: int, j: int, stride: int
-) -> None:
-    """Give the three by three fitted cells about (i, j) its plane if all of them lie on it."""
+def _between_nodes(
+    ranges: Any, rays: Any, sigma: Any, i: int, j: int, stride: int, normals: Any, residual: Any
+) -> bool:
+    """Interpolate the normal of cell (i, j) between the nodes about it; False where that would not do.
+
+    Nodes are every second fitted cell of every second row. All that count have to lie on planes that explain
+    their windows, and the cell on each of these.
+    """
     height, width = ranges.shape
-    if i + stride >= height or j + stride >= width:
-        return
-    for a in range(i - stride, i + stride + 1, stride):
-        for b in range(j - stride, j + stride + 1, stride):
-            off = _off_plane(normals, ranges, rays, i, j, a, b)
-            if ranges[a, b] <= _NONE or abs(off) > _SHARED_WIDTHS * sigma[a, b]:
-                return
-    for a in range(i - stride, i + stride + 1, stride):
-        for b in range(j - stride, j + stride + 1, stride):
-            normals[a, b], residual[a, b] = normals[i, j], residual[i, j]
+    row, column = i // stride % 2, j // stride % 2
+    nx = ny = nz = most = _NONE
+    for corner in range(4):
+        down, right = corner // 2, corner % 2
+        # In between two rows or columns both count, on one of them it alone.
+        if down > row or right > column:
+            continue
+        a = i + (2 * down - row) * stride
+        b = j + (2 * right - column) * stride
+        if a >= height or b >= width or residual[a, b] <= _NONE:
+            return False
+        if residual[a, b] * residual[a, b] > _NOISE_VARIANCES * sigma[a, b] * sigma[a, b]:
+            return False
+        if abs(_off_plane(normals, ranges, rays, a, b, i, j)) > _SHARED_WIDTHS * sigma[i, j]:
+            return False
+        nx += normals[a, b, 0]
+        ny += normals[a, b, 1]
+        nz += normals[a, b, 2]
+        most = max(most, residual[a, b])
+    norm = np.sqrt(nx * nx + ny * ny + nz * nz)
+    if not (norm > _NONE):
+        return False
+    normals[i, j, 0], normals[i, j, 1], normals[i, j, 2] = nx / norm, ny / norm, nz / norm
+    residual[i, j] = most
+    return True
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -187,7 +208,7 @@ def _window_normals(
     min_radius: int,
     cell_rad: float,
     stride: int,
-    shared: bool,
+    which: int,
     slopes: Any,
     wrap: bool,
     row0: int,
@@ -197,58 +218,56 @@ def _window_normals(
 ) -> None:
     s = np.zeros(_END, np.float32)
     c, e1, e2 = np.empty(3, np.float32), np.empty(3, np.float32), np.empty(3, np.float32)
-    # First the middles of blocks, which give what is flat their plane, then the rest.
-    for is_others in range(2 if shared else 1):
-        for i in range(row0 + (-row0) % stride, row1, stride):
-            for j in range(0, ranges.shape[1], stride):
-                t0, s0 = ranges[i, j], sigma[i, j]
-                if t0 <= _NONE:
+    for i in range(row0 + (-row0) % stride, row1, stride):
+        for j in range(0, ranges.shape[1], stride):
+            t0, s0 = ranges[i, j], sigma[i, j]
+            if t0 <= _NONE:
+                continue
+            if which != _ALL:
+                is_node = i // stride % 2 == 0 and j // stride % 2 == 0
+                if is_node != (which == _NODES):
                     continue
-                if is_others and residual[i, j] > _NONE:
+                if not is_node and _between_nodes(ranges, rays, sigma, i, j, stride, normals, residual):
                     continue
-                if not is_others and shared and not (i // stride % 3 == 1 and j // stride % 3 == 1):
+            # Wide enough that the noise does not tilt the plane, in about 7 x 7 cells.
+            radius = min_radius
+            if cell_rad > 0.0:
+                radius = min(max(min_radius, int(_NOISE_WIDTHS * s0 / (t0 * cell_rad))), _MAX_RADIUS)
+            # Basis (e1, e2) orthogonal to the cell's ray c.
+            c[:] = rays[i, j]
+            if abs(c[0]) < 0.7:
+                e1[0], e1[1], e1[2] = _NONE, c[2], -c[1]
+            else:
+                e1[0], e1[1], e1[2] = -c[2], _NONE, c[0]
+            norm = np.sqrt(e1[0] * e1[0] + e1[1] * e1[1] + e1[2] * e1[2])
+            for k in range(3):
+                e1[k] /= norm
+            e2[0] = c[1] * e1[2] - c[2] * e1[1]
+            e2[1] = c[2] * e1[0] - c[0] * e1[2]
+            e2[2] = c[0] * e1[1] - c[1] * e1[0]
+            count = _copy_window(ranges, rays, i, j, radius, max(1, radius // 3), wrap, s)
+            least = max(np.float32(6.0), np.float32(0.25) * _place(s, count, c, e1, e2, t0))
+            least_spread = _NO_SPREAD
+            px = py = pz = _NONE
+            for attempt in range(slopes.shape[0]):
+                if _consider(s, count, slopes[attempt], s0) < least:
                     continue
-                # Wide enough that the noise does not tilt the plane, in about 7 x 7 cells.
-                radius = min_radius
-                if cell_rad > 0.0:
-                    radius = min(max(min_radius, int(_NOISE_WIDTHS * s0 / (t0 * cell_rad))), _MAX_RADIUS)
-                # Basis (e1, e2) orthogonal to the cell's ray c.
-                c[:] = rays[i, j]
-                if abs(c[0]) < 0.7:
-                    e1[0], e1[1], e1[2] = _NONE, c[2], -c[1]
-                else:
-                    e1[0], e1[1], e1[2] = -c[2], _NONE, c[0]
-                norm = np.sqrt(e1[0] * e1[0] + e1[1] * e1[1] + e1[2] * e1[2])
-                for k in range(3):
-                    e1[k] /= norm
-                e2[0] = c[1] * e1[2] - c[2] * e1[1]
-                e2[1] = c[2] * e1[0] - c[0] * e1[2]
-                e2[2] = c[0] * e1[1] - c[1] * e1[0]
-                count = _copy_window(ranges, rays, i, j, radius, max(1, radius // 3), wrap, s)
-                least = max(np.float32(6.0), np.float32(0.25) * _place(s, count, c, e1, e2, t0))
-                least_spread = _NO_SPREAD
-                px = py = pz = _NONE
-                for attempt in range(slopes.shape[0]):
-                    if _consider(s, count, slopes[attempt], s0) < least:
-                        continue
-                    alpha, beta, gamma, spread = _fit_plane(s, count, least, s0)
-                    if spread >= _NO_SPREAD or abs(alpha) * t0 > np.float32(4.0) * s0:
-                        continue
-                    if spread < least_spread:
-                        least_spread = spread
-                        # n.d = k / z > 0 along the ray, so -n faces the sensor.
-                        px = -((_ONE + alpha) * c[0] + beta * e1[0] + gamma * e2[0])
-                        py = -((_ONE + alpha) * c[1] + beta * e1[1] + gamma * e2[1])
-                        pz = -((_ONE + alpha) * c[2] + beta * e1[2] + gamma * e2[2])
-                    if attempt > 0 or spread <= _NOISE_VARIANCES * s0 * s0:
-                        break
-                norm = np.sqrt(px * px + py * py + pz * pz)
-                if not (norm > _NONE):
+                alpha, beta, gamma, spread = _fit_plane(s, count, least, s0)
+                if spread >= _NO_SPREAD or abs(alpha) * t0 > np.float32(4.0) * s0:
                     continue
-                normals[i, j, 0], normals[i, j, 1], normals[i, j, 2] = px / norm, py / norm, pz / norm
-                residual[i, j] = np.sqrt(least_spread)
-                if shared and not is_others and least_spread <= _NOISE_VARIANCES * s0 * s0:
-                    _share(normals, residual, ranges, rays, sigma, i, j, stride)
+                if spread < least_spread:
+                    least_spread = spread
+                    # n.d = k / z > 0 along the ray, so -n faces the sensor.
+                    px = -((_ONE + alpha) * c[0] + beta * e1[0] + gamma * e2[0])
+                    py = -((_ONE + alpha) * c[1] + beta * e1[1] + gamma * e2[1])
+                    pz = -((_ONE + alpha) * c[2] + beta * e1[2] + gamma * e2[2])
+                if attempt > 0 or spread <= _NOISE_VARIANCES * s0 * s0:
+                    break
+            norm = np.sqrt(px * px + py * py + pz * pz)
+            if not (norm > _NONE):
+                continue
+            normals[i, j, 0], normals[i, j, 1], normals[i, j, 2] = px / norm, py / norm, pz / norm
+            residual[i, j] = np.sqrt(least_spread)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -304,8 +323,8 @@ def organised_normals(
     wrap
         Columns are periodic (a spinning sensor).
     shared
-        Three by three fitted cells share the middle one's plane if it explains its window and all of them
-        lie on it: their windows have most cells in common.
+        Fit planes at every second cell and row first; cells between that lie on the planes of the two or four
+        nearest, where these explain their windows, take the mean normal: windows have most cells in common.
 
     A zero normal marks a cell without one.
     """
@@ -317,17 +336,19 @@ def organised_normals(
     sigma = np.ascontiguousarray(sigma_m, np.float32)
     slope_array = np.asarray(slopes, np.float32)
 
-    block = 3 * stride if shared else stride
+    def fit(which: int) -> None:
+        def band(begin: int, end: int) -> None:
+            # Bands start at a multiple of the stride, so a block never spans two of them.
+            rows = (begin * stride, min(end * stride, height))
+            _window_normals(
+                ranges, directions, sigma, radius, cell_rad, stride, which, slope_array, wrap, *rows,
+                normals, residual,
+            )  # fmt: skip
+            if stride > 1 and which != _NODES:
+                _spread_normals(ranges, directions, sigma, stride, *rows, normals)
 
-    def band(begin: int, end: int) -> None:
-        # A block never spans two bands.
-        rows = (begin * block, min(end * block, height))
-        _window_normals(
-            ranges, directions, sigma, radius, cell_rad, stride, shared, slope_array, wrap, *rows, normals,
-            residual,
-        )  # fmt: skip
-        if stride > 1:
-            _spread_normals(ranges, directions, sigma, stride, *rows, normals)
+        in_parts(band, -(-height // stride))
 
-    in_parts(band, -(-height // block))
+    for which in (_NODES, _OTHERS) if shared else (_ALL,):
+        fit(which)
     return normals, residual
