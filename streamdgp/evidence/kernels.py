@@ -22,17 +22,19 @@ from streamdgp.evidence.precision import (
     in_steps,
     rounded_weight,
 )
+from streamdgp.frames.noise import normal_variance_m2
 
 __all__ = [
     "block_of",
     "find_block",
-    "fuse_points",
+    "fuse_sums",
     "hash_insert",
     "insert_existing",
-    "into_voxels",
     "mark_blocks",
     "rehash",
+    "sum_points",
     "surfels_about",
+    "weigh_points",
 ]
 
 BLOCK = 8
@@ -173,18 +175,32 @@ def mark_blocks(surfels: Any, keys: Any, table: Any, block_keys: Any, is_met: An
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def into_voxels(begin: int, end: int, positions_m: Any, voxel_m: float, voxels: Any, offsets: Any) -> None:
-    """Voxels (N, 3) int32 of positions (N, 3), and offsets (N, 3) float32 from their centres in voxels."""
+def weigh_points(
+    begin: int,
+    end: int,
+    positions_m: Any,
+    sigma_m: Any,
+    incidence_cos: Any,
+    voxel_m: float,
+    pose_error_m: float,
+    voxels: Any,
+    offsets: Any,
+    weights: Any,
+) -> None:
+    """Voxels (N, 3) of points, offsets (N, 3) from their centres in voxels, weights (N,) in 1/m^2."""
     for i in range(begin, end):
         for k in range(3):
             scaled = positions_m[i, k] / voxel_m
             whole = np.floor(scaled)
             voxels[i, k] = np.int32(whole)
             offsets[i, k] = scaled - whole - 0.5
+        # No sensor is exact: a sigma below a thousandth of a voxel would drown all other evidence.
+        sigma = max(np.float64(sigma_m[i]), 1e-3 * voxel_m)
+        weights[i] = 1.0 / (normal_variance_m2(sigma, np.float64(incidence_cos[i])) + pose_error_m**2)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def fuse_points(
+def sum_points(
     voxels: Any,
     offsets: Any,
     normals: Any,
@@ -201,23 +217,22 @@ def fuse_points(
     keys: Any,
     chain: Any,
     weight: Any,
-    offset: Any,
     normal: Any,
-    color: Any,
     count: Any,
     first: Any,
-    last: Any,
     view_id: Any,
     view_seen: Any,
-    streak: Any,
-    touched: Any,
-    gained: Any,
     stamp: Any,
+    touched: Any,
+    observed: Any,
+    gained: Any,
+    sums: Any,
 ) -> int:
-    """Fuse points from ``start`` on, in order; stop early when a buffer is full.
+    """Sum a frame's points by surfel from ``start`` on, in order; stop early when a buffer is full.
 
     ``counters`` = [surfels, blocks, touched]. ``stamp[s]`` is the place of surfel s in ``touched``
-    while it belongs to this frame. Returns the number of points consumed.
+    while it belongs to this frame; there are its observations, the sum of their weights, and in ``sums``
+    (N, 9) those of their weighted offsets, normals and colours. Returns the number of points consumed.
     """
     n = voxels.shape[0]
     surfels, blocks, touched_count = counters[0], counters[1], counters[2]
@@ -261,15 +276,24 @@ def fuse_points(
                 cells[b, cell] = s
             weight[s] = 0.0
             for k in range(3):
-                offset[s, k] = 0
-                normal[s, k] = 0
-                color[s, k] = 0
+                # The first point says which sheet it is until the frame's mean does.
+                normal[s, k] = in_steps(normals[p, k], NORMAL_STEP, 0.5)
             count[s] = 0
             first[s] = frame
             for k in range(view_id.shape[1]):
                 view_id[s, k] = 0
                 view_seen[s, k] = 0
             stamp[s] = -1
+        t = stamp[s]
+        if t < 0 or t >= touched_count or touched[t] != s:
+            t = touched_count
+            touched[t] = s
+            observed[t] = 0
+            gained[t] = 0.0
+            for k in range(9):
+                sums[t, k] = 0.0
+            stamp[s] = t
+            touched_count += 1
         # The slot of this viewpoint; a new one takes the slot that saw least.
         v = 0
         for k in range(view_id.shape[1]):
@@ -281,41 +305,63 @@ def fuse_points(
         if view_id[s, v] != view:
             view_id[s, v] = view
             view_seen[s, v] = 0
+        observed[t] += 1
         # A parked camera must not drown the rest: full weight up to the cap, then none.
-        w = weights[p] if view_seen[s, v] < most_per_view else 0.0
-        if w > 0.0:
+        if view_seen[s, v] < most_per_view:
             view_seen[s, v] += 1
-        t = stamp[s]
-        if t < 0 or t >= touched_count or touched[t] != s:
-            t = touched_count
-            touched[t] = s
-            gained[t] = 0.0
-            stamp[s] = t
-            touched_count += 1
+            w = weights[p]
+            gained[t] += w
+            for k in range(3):
+                sums[t, k] += w * offsets[p, k]
+                sums[t, 3 + k] += w * normals[p, k]
+                sums[t, 6 + k] += w * colors[p, k]
+        p += 1
+    counters[0], counters[1], counters[2] = surfels, blocks, touched_count
+    return p - start
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def fuse_sums(
+    begin: int,
+    end: int,
+    frame: int,
+    touched: Any,
+    observed: Any,
+    gained: Any,
+    sums: Any,
+    weight: Any,
+    offset: Any,
+    normal: Any,
+    color: Any,
+    count: Any,
+    last: Any,
+    streak: Any,
+) -> None:
+    """Fuse what ``sum_points`` has summed for the touched surfels ``begin`` to ``end``."""
+    for t in range(begin, end):
+        s, w = touched[t], gained[t]
         last[s] = frame
         streak[s] = 0
         if w > 0.0 and count[s] >= _MOST_COUNT:
             # What is full forgets half; an observation without weight takes none away.
             count[s] //= 2
             weight[s] *= 0.5
-        count[s] = min(count[s] + 1, _MOST_COUNT)
-        if w > 0.0:
-            total = weight[s] + w
-            a = w / total
-            for k in range(3):
-                turn = dither(count[s] + s, k)
-                old = offset[s, k] * OFFSET_STEP_VOX
-                offset[s, k] = in_steps(old + a * (offsets[p, k] - old), OFFSET_STEP_VOX, turn)
-                old = normal[s, k] * NORMAL_STEP
-                steps = in_steps(old + a * (normals[p, k] - old), NORMAL_STEP, turn)
-                normal[s, k] = min(max(steps, -127), 127)
-                old = color[s, k] * COLOR_STEP
-                color[s, k] = min(max(in_steps(old + a * (colors[p, k] - old), COLOR_STEP, turn), 0), 255)
-            weight[s] = rounded_weight(total, dither(count[s] + s, 0))
-            gained[t] += w
-        p += 1
-    counters[0], counters[1], counters[2] = surfels, blocks, touched_count
-    return p - start
+        count[s] = min(np.int64(count[s]) + observed[t], _MOST_COUNT)
+        if not w > 0.0:
+            continue
+        is_new = not weight[s] > 0.0
+        total = weight[s] + w
+        for k in range(3):
+            turn = dither(count[s] + s, k)
+            old = 0.0 if is_new else offset[s, k] * OFFSET_STEP_VOX
+            offset[s, k] = in_steps(old + (sums[t, k] - w * old) / total, OFFSET_STEP_VOX, turn)
+            old = 0.0 if is_new else normal[s, k] * NORMAL_STEP
+            steps = in_steps(old + (sums[t, 3 + k] - w * old) / total, NORMAL_STEP, turn)
+            normal[s, k] = min(max(steps, -127), 127)
+            old = 0.0 if is_new else color[s, k] * COLOR_STEP
+            steps = in_steps(old + (sums[t, 6 + k] - w * old) / total, COLOR_STEP, turn)
+            color[s, k] = min(max(steps, 0), 255)
+        weight[s] = rounded_weight(total, dither(count[s] + s, 0))
 
 
 @njit(cache=True, nogil=True)

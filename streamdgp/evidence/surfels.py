@@ -13,7 +13,6 @@ from streamdgp.errors import InvalidFrameError
 from streamdgp.evidence import kernels
 from streamdgp.evidence.free_space import carve, farthest_per_tile
 from streamdgp.evidence.precision import OFFSET_STEP_VOX
-from streamdgp.frames.noise import normal_variance_m2
 from streamdgp.frames.orient import OrientedPoints
 from streamdgp.memory import ArrayMemory, HeapMemory
 from streamdgp.parts import in_parts
@@ -145,36 +144,43 @@ class SurfelMap:
             The points lie too far from the world origin for this voxel size.
         """
         self.check_reach(points)
-        voxels, offsets = np.empty((len(points), 3), np.int32), np.empty((len(points), 3), np.float32)
-        weights = np.empty(len(points))
+        n, c = len(points), self.columns
+        voxels, offsets = np.empty((n, 3), np.int32), np.empty((n, 3), np.float32)
+        weights = np.empty(n)
+        pose_error_m = self._config.pose_error_vox * self.voxel_size_m
 
         def weigh(begin: int, end: int) -> None:
-            kernels.into_voxels(begin, end, points.positions_m, self.voxel_size_m, voxels, offsets)
-            part = slice(begin, end)
-            # No sensor is exact: a sigma below a thousandth of a voxel would drown all other evidence.
-            sigma_m = np.maximum(points.sigma_m[part].astype(np.float64), 1e-3 * self.voxel_size_m)
-            variance_m2 = normal_variance_m2(sigma_m, points.incidence_cos[part].astype(np.float64))
-            weights[part] = 1.0 / (variance_m2 + (self._config.pose_error_vox * self.voxel_size_m) ** 2)
+            kernels.weigh_points(
+                begin, end, points.positions_m, points.sigma_m, points.incidence_cos, self.voxel_size_m,
+                pose_error_m, voxels, offsets, weights,
+            )  # fmt: skip
 
-        in_parts(weigh, len(points))
-        color = np.zeros((len(points), 3), np.uint8) if points.color is None else points.color
-        touched = np.empty(len(points), np.int64)
-        gained = np.empty(len(points), np.float64)
+        in_parts(weigh, n)
+        color = np.zeros((n, 3), np.uint8) if points.color is None else points.color
+        touched, observed, gained = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n)
+        sums = np.empty((n, 9))
         self._counters[2] = 0
         done = 0
-        while done < len(points):
+        while done < n:
             c = self.columns
-            done += kernels.fuse_points(
+            done += kernels.sum_points(
                 voxels, offsets, points.normals, weights, color, done,
                 self._view_number(points), self._config.most_per_view, frame_index,
                 self.table, self.block_keys, self.cells, self._counters,
-                c["key"], self.chain, c["weight"], c["offset"], c["normal"], c["color"], c["count"],
-                c["first_frame"], c["last_frame"], c["view_id"], c["view_seen"], c["streak"], touched,
-                gained, self._stamp,
+                c["key"], self.chain, c["weight"], c["normal"], c["count"], c["first_frame"],
+                c["view_id"], c["view_seen"], self._stamp, touched, observed, gained, sums,
             )  # fmt: skip
-            if done < len(points):
+            if done < n:
                 self._grow()
         k = int(self._counters[2])
+
+        def fuse(begin: int, end: int) -> None:
+            kernels.fuse_sums(
+                begin, end, frame_index, touched, observed, gained, sums, c["weight"], c["offset"],
+                c["normal"], c["color"], c["count"], c["last_frame"], c["streak"],
+            )  # fmt: skip
+
+        in_parts(fuse, k)
         lost = self._carve(points, frame_index)
         return TouchedSurfels(
             np.concatenate([touched[:k], lost.index]), np.concatenate([gained[:k], lost.gained])

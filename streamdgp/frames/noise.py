@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
+from numba import njit
 
 __all__ = ["DEPTH_CAMERA_NOISE", "LIDAR_NOISE", "depth_camera_sigma_m", "lidar_sigma_m", "normal_variance_m2"]
 
@@ -29,10 +32,9 @@ def lidar_sigma_m(range_m: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return np.full_like(range_m, LIDAR_NOISE[0])
 
 
-def normal_variance_m2(
-    sigma_m: npt.NDArray[np.float64], incidence_cos: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
-    """Variance (N,) of points along the surface normal, from their noise along the ray.
+@njit(cache=True, nogil=True)
+def normal_variance_m2(sigma_m: Any, incidence_cos: Any) -> Any:
+    """Variance of points (numbers or arrays) along the surface normal, from their noise along the ray.
 
     A point that wanders along its ray by sigma moves along the normal by sigma * cos(incidence) only: views
     at a slant tell more of the height of a surface than frontal ones. Across the ray it wanders too, about
@@ -40,5 +42,4 @@ def normal_variance_m2(
     the sine.
     """
     along = incidence_cos**2
-    variance: npt.NDArray[np.float64] = sigma_m**2 * (along + _ACROSS_TO_ALONG**2 * (1.0 - along))
-    return variance
+    return sigma_m**2 * (along + _ACROSS_TO_ALONG**2 * (1.0 - along))

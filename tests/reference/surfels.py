@@ -52,17 +52,30 @@ class Slot:
         self.views[place] = (view, min(before + 1, most))
         return before < most
 
-    def move(self, share: float, offset_vox: npt.NDArray, normal: npt.NDArray, color: npt.NDArray) -> None:
-        """Let the means go a share of the way to an observation, which is counted already."""
+    def move(self, share: float, means: dict[str, npt.NDArray]) -> None:
+        """Let the means go a share of the way to those of a frame, which is counted already."""
         turns = np.array([turn_of(self.count + self.number, channel) for channel in range(3)])
-        for name, step, to in (
-            ("offset", OFFSET_STEP_VOX, offset_vox),
-            ("normal", NORMAL_STEP, normal),
-            ("color", 1.0, color),
-        ):
-            old = getattr(self, name) * step
-            steps = steps_by_turns(old + share * (to - old), step, turns)
+        for name, step in (("offset", OFFSET_STEP_VOX), ("normal", NORMAL_STEP), ("color", 1.0)):
+            old = getattr(self, name) * step if self.weight > 0 else np.zeros(3)
+            steps = steps_by_turns(old + share * (means[name] - old), step, turns)
             setattr(self, name, np.clip(steps, *_RANGES[name]))
+
+
+@dataclass
+class _Sums:
+    """What one frame says of one slot: observations, their weights, weighted sums."""
+
+    observed: int = 0
+    weight: float = 0.0
+    of: dict[str, npt.NDArray] = field(
+        default_factory=lambda: {name: np.zeros(3) for name in ("offset", "normal", "color")}
+    )
+
+    def add(self, w: float, **values: npt.NDArray) -> None:
+        """One observation of a weight."""
+        self.weight += w
+        for name, value in values.items():
+            self.of[name] += w * value
 
 
 class ReferenceSurfels:
@@ -76,30 +89,36 @@ class ReferenceSurfels:
 
     def integrate(self, points: OrientedPoints, frame: int, view: Hashable) -> None:
         """Fuse the points of one frame seen from viewpoint ``view``."""
+        met: dict[int, tuple[Slot, _Sums]] = {}
         for i in range(len(points)):
             scaled = points.positions_m[i] / self.voxel_m
             normal = points.normals[i].astype(np.float64)
             x, y, z = (int(k) for k in np.floor(scaled))
-            slots = self.voxels.setdefault((x, y, z), [])
-            slot = self._slot(slots, normal, frame)
-            slot.last = frame
-            slot.count += 1
+            slot = self._slot(self.voxels.setdefault((x, y, z), []), normal, frame)
+            _, sums = met.setdefault(slot.number, (slot, _Sums()))
+            sums.observed += 1
             if not slot.counts(view, self.most_per_view):
                 continue
             along = float(points.incidence_cos[i]) ** 2
             w = 1 / (float(points.sigma_m[i]) ** 2 * (along + 0.25 * (1 - along)))
-            offset_vox = (scaled - (x, y, z) - 0.5).astype(np.float32).astype(np.float64)
-            color = np.zeros(3) if points.color is None else points.color[i].astype(np.float64)
-            slot.move(w / (slot.weight + w), offset_vox, normal, color)
-            total, turn = slot.weight + w, turn_of(slot.count + slot.number, 0)
-            slot.weight = float(to_bits_by_turns(total, _WEIGHT_BITS, turn))
-            slot.gained += w
+            color = np.zeros(3) if points.color is None else points.color[i]
+            sums.add(w, offset=(scaled - (x, y, z) - 0.5).astype(np.float32), normal=normal, color=color)
+        for slot, sums in met.values():
+            slot.last = frame
+            slot.count += sums.observed
+            if sums.weight == 0:
+                continue
+            total = slot.weight + sums.weight
+            slot.move(sums.weight / total, {k: v / sums.weight for k, v in sums.of.items()})
+            slot.weight = float(to_bits_by_turns(total, _WEIGHT_BITS, turn_of(slot.count + slot.number, 0)))
+            slot.gained += sums.weight
 
     def _slot(self, slots: list[Slot], normal: npt.NDArray[np.float64], frame: int) -> Slot:
+        """The sheet of a point, told by the mean normals before this frame, or by a new one's first."""
         for number, slot in enumerate(slots):
             opposes = slot.normal @ normal < _OPPOSES * np.linalg.norm(slot.normal)
             if not opposes or number == 1:
                 return slot
-        slots.append(Slot(self.count, first=frame))
+        slots.append(Slot(self.count, first=frame, normal=np.floor(normal / NORMAL_STEP + 0.5)))
         self.count += 1
         return slots[-1]
