@@ -352,7 +352,8 @@ def fuse_sums(
         is_new = not weight[s] > 0.0
         total = weight[s] + w
         for k in range(3):
-            turn = dither(count[s] + s, k)
+            # By turns, or means would stand still; the first has no history to be fair to.
+            turn = 0.5 if is_new else dither(count[s] + s, k)
             old = 0.0 if is_new else offset[s, k] * OFFSET_STEP_VOX
             offset[s, k] = in_steps(old + (sums[t, k] - w * old) / total, OFFSET_STEP_VOX, turn)
             old = 0.0 if is_new else normal[s, k] * NORMAL_STEP
