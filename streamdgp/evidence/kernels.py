@@ -40,6 +40,7 @@ __all__ = [
 BLOCK = 8
 _EMPTY = np.int32(-1)
 _MOST_COUNT = 65535
+_FEW_STEPS = 8.0
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -320,6 +321,15 @@ def sum_points(
     return p - start
 
 
+@njit(cache=True, nogil=True, inline="always")
+def _moved(old: float, move: float, step: float, turn: float, is_new: bool) -> int:
+    """A mean after a move, in whole steps: the nearest, but rounded by turns where it moves by few of them.
+
+    To the nearest, a mean would stand still once it moves by less than half a step.
+    """
+    return in_steps(old + move, step, 0.5 if is_new or abs(move) >= _FEW_STEPS * step else turn)
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def fuse_sums(
     begin: int,
@@ -352,15 +362,14 @@ def fuse_sums(
         is_new = not weight[s] > 0.0
         total = weight[s] + w
         for k in range(3):
-            # By turns, or means would stand still; the first has no history to be fair to.
-            turn = 0.5 if is_new else dither(count[s] + s, k)
+            turn = dither(count[s] + s, k)
             old = 0.0 if is_new else offset[s, k] * OFFSET_STEP_VOX
-            offset[s, k] = in_steps(old + (sums[t, k] - w * old) / total, OFFSET_STEP_VOX, turn)
+            offset[s, k] = _moved(old, (sums[t, k] - w * old) / total, OFFSET_STEP_VOX, turn, is_new)
             old = 0.0 if is_new else normal[s, k] * NORMAL_STEP
-            steps = in_steps(old + (sums[t, 3 + k] - w * old) / total, NORMAL_STEP, turn)
+            steps = _moved(old, (sums[t, 3 + k] - w * old) / total, NORMAL_STEP, turn, is_new)
             normal[s, k] = min(max(steps, -127), 127)
             old = 0.0 if is_new else color[s, k] * COLOR_STEP
-            steps = in_steps(old + (sums[t, 6 + k] - w * old) / total, COLOR_STEP, turn)
+            steps = _moved(old, (sums[t, 6 + k] - w * old) / total, COLOR_STEP, turn, is_new)
             color[s, k] = min(max(steps, 0), 255)
         weight[s] = rounded_weight(total, dither(count[s] + s, 0))
 

@@ -55,11 +55,11 @@ class Slot:
     def move(self, share: float, means: dict[str, npt.NDArray]) -> None:
         """Let the means go a share of the way to those of a frame, which is counted already."""
         turns = np.array([turn_of(self.count + self.number, channel) for channel in range(3)])
-        if self.weight == 0:
-            turns[:] = 0.5
         for name, step in (("offset", OFFSET_STEP_VOX), ("normal", NORMAL_STEP), ("color", 1.0)):
             old = getattr(self, name) * step if self.weight > 0 else np.zeros(3)
-            steps = steps_by_turns(old + share * (means[name] - old), step, turns)
+            move = share * (means[name] - old)
+            is_nearest = (np.abs(move) >= 8 * step) | (self.weight == 0)
+            steps = steps_by_turns(old + move, step, np.where(is_nearest, 0.5, turns))
             setattr(self, name, np.clip(steps, *_RANGES[name]))
 
 
