@@ -20,6 +20,7 @@ from streamdgp.evidence.precision import (
     OFFSET_STEP_VOX,
     dither,
     in_steps,
+    moved,
     rounded_weight,
 )
 from streamdgp.frames.noise import normal_variance_m2
@@ -40,7 +41,6 @@ __all__ = [
 BLOCK = 8
 _EMPTY = np.int32(-1)
 _MOST_COUNT = 65535
-_FEW_STEPS = 8.0
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -321,15 +321,6 @@ def sum_points(
     return p - start
 
 
-@njit(cache=True, nogil=True, inline="always")
-def _moved(old: float, move: float, step: float, turn: float, is_new: bool) -> int:
-    """A mean after a move, in whole steps: the nearest, but rounded by turns where it moves by few of them.
-
-    To the nearest, a mean would stand still once it moves by less than half a step.
-    """
-    return in_steps(old + move, step, 0.5 if is_new or abs(move) >= _FEW_STEPS * step else turn)
-
-
 @njit(cache=True, nogil=True, error_model="numpy")
 def fuse_sums(
     begin: int,
@@ -364,12 +355,12 @@ def fuse_sums(
         for k in range(3):
             turn = dither(count[s] + s, k)
             old = 0.0 if is_new else offset[s, k] * OFFSET_STEP_VOX
-            offset[s, k] = _moved(old, (sums[t, k] - w * old) / total, OFFSET_STEP_VOX, turn, is_new)
+            offset[s, k] = moved(old, (sums[t, k] - w * old) / total, OFFSET_STEP_VOX, turn, is_new)
             old = 0.0 if is_new else normal[s, k] * NORMAL_STEP
-            steps = _moved(old, (sums[t, 3 + k] - w * old) / total, NORMAL_STEP, turn, is_new)
+            steps = moved(old, (sums[t, 3 + k] - w * old) / total, NORMAL_STEP, turn, is_new)
             normal[s, k] = min(max(steps, -127), 127)
             old = 0.0 if is_new else color[s, k] * COLOR_STEP
-            steps = _moved(old, (sums[t, 6 + k] - w * old) / total, COLOR_STEP, turn, is_new)
+            steps = moved(old, (sums[t, 6 + k] - w * old) / total, COLOR_STEP, turn, is_new)
             color[s, k] = min(max(steps, 0), 255)
         weight[s] = rounded_weight(total, dither(count[s] + s, 0))
 

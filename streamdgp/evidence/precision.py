@@ -1,7 +1,7 @@
 """In which steps surfels are kept: fine enough to be free, coarse enough to be small.
 
 The running means live in these steps, not only their copies on disk, so that a restart continues with the
-same bits. Rounding is dithered: up or down by turns, in proportion. Rounded to the nearest step, a mean
+same bits. Small moves are dithered: up or down by turns, in proportion. Rounded to the nearest step, a mean
 would stand still once observations move it by less than half a step, and outliers alone would pull it.
 """
 
@@ -21,6 +21,7 @@ __all__ = [
     "WEIGHT_BITS",
     "dither",
     "in_steps",
+    "moved",
     "rounded",
     "rounded_weight",
 ]
@@ -32,6 +33,7 @@ NORMAL_STEP = 1.0 / 127.0
 COLOR_STEP = 1.0
 """Colour channels from 0 to 255, uint8."""
 WEIGHT_BITS = 9
+_SMALL_STEPS = 8.0
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -47,6 +49,12 @@ def dither(observation: int, channel: int) -> float:
 def in_steps(value: float, step: float, turn: float) -> int:
     """A whole number of steps, the one below or the one above, as ``turn`` in [0, 1) falls."""
     return int(np.floor(value / step + turn))
+
+
+@njit(cache=True, nogil=True, inline="always")
+def moved(old: float, move: float, step: float, turn: float, is_first: bool) -> int:
+    """A mean after a move, in whole steps: the nearest if first or far moved, else as ``turn`` falls."""
+    return in_steps(old + move, step, 0.5 if is_first or abs(move) >= _SMALL_STEPS * step else turn)
 
 
 @njit(cache=True, nogil=True)
