@@ -110,7 +110,7 @@ class Reconstructor:
     def integrate(self, frame: Frame | OrientedPoints) -> FrameReport:
         """Take in one frame: fuse, add anchors, fit what is new or changed, make it consistent.
 
-        A frame that shows what the one before showed is fused and votes; the rest waits (see ``Turns``).
+        A frame that shows what the one before showed is fused; the rest waits (see ``Turns``).
 
         What ``prepare`` made of a frame serves as well as the frame.
 
@@ -133,7 +133,8 @@ class Reconstructor:
             self.frame_count += 1
             return FrameReport(index, dropped=points.dropped, charts_untouched=self.chart_count)
         m = self._map_for(points)
-        touched = m.evidence.integrate(points, index)
+        look_frames = m.turns.look(points)
+        touched = m.evidence.integrate(points, index, look_frames)
         self.frame_count += 1
         m.changed_surfels.append(touched.index)
         if m.memory.is_limited:
@@ -142,17 +143,20 @@ class Reconstructor:
         report = FrameReport(
             index, len(points), points.dropped, len(touched.index), charts_untouched=self.chart_count
         )
-        waited = m.turns.take(points, touched, m.evidence)
+        waited = m.turns.take(touched, m.evidence, look_frames > 0)
         clock.lap("evidence")
-        if waited is None:
-            m.changed_charts.append(self._see_through(m, points, index))
-            clock.lap("free space")
-        else:
-            report = self._take_turn(m, points, waited, report, clock)
+        if waited is not None:
+            report = self._take_turn(m, points, waited, look_frames, report, clock)
         return replace(report, seconds=clock.total, stages_s=clock.laps)
 
     def _take_turn(
-        self, m: _Map, points: OrientedPoints, touched: TouchedSurfels, report: FrameReport, clock: _Clock
+        self,
+        m: _Map,
+        points: OrientedPoints,
+        touched: TouchedSurfels,
+        look_frames: int,
+        report: FrameReport,
+        clock: _Clock,
     ) -> FrameReport:
         """Look at the charts about touched surfels: anchors, votes, fits, consistency."""
         index, growth = report.frame_index, m.config.fit.refit_growth
@@ -163,7 +167,7 @@ class Reconstructor:
         new = add_anchors(m.atlas, m.evidence, uncovered, m.largest_level, m.min_cos, index)
         clock.lap("anchors")
         seen = np.concatenate([seen, new])
-        opened = self._see_through(m, points, index)
+        opened = self._see_through(m, points, look_frames, index)
         clock.lap("free space")
         dirty = m.atlas.dirty(seen, growth)
         patches = self._gather(m, dirty)
@@ -237,11 +241,13 @@ class Reconstructor:
         )  # fmt: skip
         return charts, touched.index[~covered]
 
-    def _see_through(self, m: _Map, points: OrientedPoints, index: int) -> npt.NDArray[np.int64]:
-        """Charts that lost support because the frame saw through them."""
+    def _see_through(
+        self, m: _Map, points: OrientedPoints, look_frames: int, index: int
+    ) -> npt.NDArray[np.int64]:
+        """Charts with new votes: what a look that stands for so many frames sees, and sees through."""
         if points.view is None or not m.config.evidence.free_space:
             return np.zeros(0, np.int64)
-        return m.atlas.see_through(points.view, FREE_MARGIN_VOX * m.evidence.voxel_size_m, index)
+        return m.atlas.see_through(points.view, FREE_MARGIN_VOX * m.evidence.voxel_size_m, index, look_frames)
 
     def _gather(self, m: _Map, charts: npt.NDArray[np.int64]) -> _Patches:
         k, n = len(charts), m.config.fit.max_samples

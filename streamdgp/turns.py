@@ -1,8 +1,8 @@
 """In which frames charts have their turn, and what waits for it.
 
-Evidence takes every frame, and every frame votes on what shows. Anchors, fits and consistency come once the
-view has moved by an anchor radius since they came last, or after so many frames: what a camera sees twice
-within a tenth of a second is the same surface. Nothing here depends on the clock.
+Evidence takes every frame. What a view sees through, its votes on what shows, anchors, fits and consistency
+come once the view has moved by an anchor radius since they came last, or after so many frames: what a camera
+sees twice within a tenth of a second is the same surface. Nothing here depends on the clock.
 """
 
 from __future__ import annotations
@@ -40,20 +40,25 @@ class Turns:
         self._pose: npt.NDArray[np.float64] | None = None
         self._waiting = _nothing()
 
-    def take(
-        self, points: OrientedPoints, touched: TouchedSurfels, evidence: SurfelMap
-    ) -> TouchedSurfels | None:
-        """Add what a frame touched; if it is the charts' turn, all that waited."""
+    def look(self, points: OrientedPoints) -> int:
+        """Count a frame; if it is the charts' turn, the frames that came since the last, else 0."""
         self._frames += 1
-        if self._frames > 1:
-            touched = evidence.joined(self._waiting, touched)
         if not self._is_due(points):
+            return 0
+        view = points.view
+        self._pose = None if view is None else np.column_stack([view.rotation, view.origin_m])
+        frames, self._frames = self._frames, 0
+        return frames
+
+    def take(self, touched: TouchedSurfels, evidence: SurfelMap, is_turn: bool) -> TouchedSurfels | None:
+        """Add what a frame touched; if it is the charts' turn, all that waited."""
+        if len(self._waiting.index):
+            touched = evidence.joined(self._waiting, touched)
+        if not is_turn:
             gained = rounded(touched.gained.astype(np.float32), WEIGHT_BITS)
             self._waiting = TouchedSurfels(touched.index, gained.astype(np.float64))
             return None
-        view = points.view
-        self._pose = None if view is None else np.column_stack([view.rotation, view.origin_m])
-        self._frames, self._waiting = 0, _nothing()
+        self._waiting = _nothing()
         return touched
 
     def _is_due(self, points: OrientedPoints) -> bool:

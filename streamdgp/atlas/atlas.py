@@ -213,8 +213,10 @@ class Atlas:
         c["backed_at_cold"][charts[cold]] = (mass[cold] > 0).sum(1)
         self._show_support(charts)
 
-    def see_through(self, view: SensorView, margin_m: float, frame_index: int) -> npt.NDArray[np.int64]:
-        """Count what a view sees and sees through; return the charts with new votes."""
+    def see_through(
+        self, view: SensorView, margin_m: float, frame_index: int, frames: int = 1
+    ) -> npt.NDArray[np.int64]:
+        """Count what a look, after so many frames, sees and sees through; return charts with new votes."""
         c, k = self.columns, self._count
         is_counted, shifts = np.zeros(k, np.uint8), np.zeros(k, np.uint8)
         addresses = np.where(c["fits"][:k] > 0, self.rasters.addresses(np.arange(k)), 0)
@@ -224,7 +226,7 @@ class Atlas:
             count_votes(
                 begin, end, view.seen_m, far, view.is_pinhole, view.camera, view.noise, view.rotation,
                 view.origin_m, margin_m, c["anchor"], c["rotation"], c["level"], self.scales_m, addresses,
-                c["support"], c["hits"], c["passes"], is_counted, shifts,
+                c["support"], c["hits"], c["passes"], frames, is_counted, shifts,
             )  # fmt: skip
 
         in_parts(judge, k)

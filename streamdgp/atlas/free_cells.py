@@ -1,6 +1,6 @@
 """Free space and charts: a cell of a chart's domain shows where most of those who looked saw it.
 
-Surfels forget what was seen before they came; a chart remembers. Every view is asked, once and by the very
+Surfels forget what was seen before they came; a chart remembers. Every look is asked, once and by the very
 pixel, for each cell of a chart's support: it saw a surface there (a hit), it saw through (a pass), or
 something stood in front (no vote). A cell shows the share of hits. So a chart cannot run across a gap
 that was looked through, nor past an edge that wandered with the pose.
@@ -13,7 +13,15 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from streamdgp.evidence.free_space import extent, is_hidden, least_and_gap, passes_at, pixel_and_gap, project
+from streamdgp.evidence.free_space import (
+    extent,
+    farthest_gap,
+    is_hidden,
+    least_and_gap,
+    passes_at,
+    pixel_and_gap,
+    project,
+)
 from streamdgp.evidence.patches import SUPPORT_CELLS
 from streamdgp.fitting.pointers import raster_at
 
@@ -34,6 +42,8 @@ _LIMB_WINDOW = 3
 _SIGMAS = 1.0
 # A first pass is clear, and counts twice, where no pixel of these ends at the cell: no edge is beside it.
 _CLEAR_WINDOW = 3
+# A hit is clear where all pixels of these end at the cell.
+_BACK_WINDOW = 5
 # What ends farther in front of a cell, as a share of the margin, says nothing of it.
 _BEFORE = 2.0 / 3.0
 # Support is shown anew when a cell's share crosses a sixth: a half, where the mesh ends, is one of them.
@@ -139,13 +149,15 @@ def count_votes(
     support: Any,
     hits: Any,
     passes: Any,
+    frames: int,
     is_counted: Any,
     shifts: Any,
 ) -> None:
     """Count in hits and passes (charts, 16, 16) uint8 what a view sees; see ``SensorView`` for the view.
 
-    Charts ``begin`` to ``end`` are judged. Only cells that are surface, or were: elsewhere a chart runs on
-    anywhere. A return within ``margin_m`` and a sigma of the cell, along the cell's normal, is a hit, one
+    Charts ``begin`` to ``end`` are judged, in a look that came after so many ``frames``: a clear hit of a
+    cell that does not show counts for all of them. Only cells that are surface, or were, count: elsewhere
+    a chart runs on anywhere. A return within ``margin_m`` and a sigma of the cell, along the cell's normal, is a hit, one
     farther behind a pass; one farther in front than two thirds of the margin hides the cell. support
     (charts, 16, 16) uint8. ``is_counted`` and ``shifts`` (charts,) uint8 are set for charts with new
     votes, and for those whose support shows otherwise by them. A raster address of 0 says that the chart
@@ -213,7 +225,11 @@ def count_votes(
                 h //= 2
                 p //= 2
             if is_hit:
-                h += 1
+                # What comes where all was free must show in time, though few looks see it: clear of edges.
+                is_back = frames > 1 and before < 0.5
+                if is_back and is_pinhole:
+                    is_back = farthest_gap(seen, u, v, _BACK_WINDOW, d) * facing <= reach_m
+                h += frames if is_back else 1
             elif p == 0 and is_pinhole:
                 beside = least_and_gap(seen, u, v, _CLEAR_WINDOW, False, d, _BEFORE * margin_m)[1]
                 p = 1 if beside * facing <= reach_m else 2

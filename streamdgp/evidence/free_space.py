@@ -21,6 +21,7 @@ from streamdgp.evidence.precision import OFFSET_STEP_VOX, rounded_weight
 __all__ = [
     "carve",
     "extent",
+    "farthest_gap",
     "farthest_per_tile",
     "is_hidden",
     "least_and_gap",
@@ -37,7 +38,7 @@ _SHARE_PER_JUDGEMENT = 0.04
 # Passes are not counted any further: what comes later into free space must be able to appear.
 _MOST_PASSES = 120
 _BEHIND = -1.0
-# A block is judged in every second frame, and then for two: half the cost.
+# Where every frame has a look a block is judged in every second one, and then for two: half the cost.
 _JUDGED_EVERY = 2
 # Cells of two voxels are coarse: all pixels about them must agree.
 _CELL_WINDOW = 3
@@ -125,6 +126,21 @@ def pixel_and_gap(seen: Any, u: float, v: float, d: float, before_m: float) -> t
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def farthest_gap(seen: Any, u: float, v: float, window: int, d: float) -> float:
+    """The largest gap to d of the window x window pixels nearest (u, v); infinite where one shows nothing."""
+    first = 0.5 * (window - 1)
+    i0, j0 = int(np.floor(v - first + 0.5)), int(np.floor(u - first + 0.5))
+    if i0 < 0 or j0 < 0 or i0 + window > seen.shape[0] or j0 + window > seen.shape[1]:
+        return np.inf
+    gap = 0.0
+    for i in range(i0, i0 + window):
+        for j in range(j0, j0 + window):
+            there = float(seen[i, j])
+            gap = max(gap, abs(there - d)) if there > 0.0 else np.inf
+    return gap
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def is_hidden(u: float, v: float, wide: Any, front: float, far: Any, shape: Any, wraps: bool) -> bool:
     """Whether (u, v) +- wide = (columns, rows) is off the image or, from ``front`` on, behind all returns."""
     height, width = shape
@@ -183,6 +199,7 @@ def carve(
     voxel_m: float,
     margin_m: float,
     frame: int,
+    frames: int,
     block_keys: Any,
     cells: Any,
     chain: Any,
@@ -200,7 +217,7 @@ def carve(
 ) -> int:
     """Take observations from surfels in front of what a sensor sees; returns how many lost some.
 
-    Blocks ``begin`` to ``end`` are judged, those whose turn it is in this frame. For seen, is_pinhole,
+    Blocks ``begin`` to ``end`` are judged. The look stands for so many ``frames``. For seen, is_pinhole,
     camera, window, noise, rotation and origin see ``SensorView``; ``far`` is ``farthest_per_tile`` of what
     was seen. ``margin_m`` is how far in front of a
     return, beyond three sigma, still counts as the same surface. ``lost_index`` and ``lost_weight`` (as
@@ -212,7 +229,8 @@ def carve(
     edge = 8 * voxel_m
     reach = 0.87 * edge
     lost = 0
-    for b in range(begin + (begin + frame) % _JUDGED_EVERY, end, _JUDGED_EVERY):
+    every = _JUDGED_EVERY if frames == 1 else 1
+    for b in range(begin + (begin + frame) % every, end, every):
         x = (block_keys[b, 0] + 0.5) * edge - origin[0]
         y = (block_keys[b, 1] + 0.5) * edge - origin[1]
         z = (block_keys[b, 2] + 0.5) * edge - origin[2]
@@ -249,7 +267,7 @@ def carve(
                 least = least_around(seen, out[0], out[1], _CELL_WINDOW, not is_pinhole)
                 sigma = noise[0] + noise[1] * (least - noise[2]) ** 2
                 if least > 0.0 and d < least - margin_m - _CELL_SIGMAS * sigma:
-                    passes[b, k] = min(passes[b, k] + _JUDGED_EVERY, _MOST_PASSES)
+                    passes[b, k] = min(passes[b, k] + every * frames, _MOST_PASSES)
                     is_changed[b] = 1
         for k in range(512):
             s = cells[b, k]
@@ -274,9 +292,12 @@ def carve(
                             length = np.sqrt((x * x + y * y + z * z) * (nx * nx + ny * ny + nz * nz))
                             # Along a grazing ray a small error of the pose is a long way.
                             if facing > _LEAST_INCIDENCE * length:
-                                streak[s] = min(streak[s] + _JUDGED_EVERY, 250)
-                                share = min(_SHARE_PER_JUDGEMENT * streak[s], 1.0)
-                                taken = int(share * count[s]) + 1
+                                # As many judgements as half the frames would have brought.
+                                for done in range(0, every * frames, _JUDGED_EVERY):
+                                    more = min(every * frames - done, _JUDGED_EVERY)
+                                    streak[s] = min(streak[s] + more, 250)
+                                    share = min(_SHARE_PER_JUDGEMENT * streak[s], 1.0)
+                                    taken += int(share * max(count[s] - taken, 0)) + 1
                     if taken > 0:
                         left = max(count[s] - taken, 0)
                         share = left / max(count[s], 1)

@@ -135,8 +135,14 @@ class SurfelMap:
                 "Check the pose's unit or use a larger evidence voxel.",
             )
 
-    def integrate(self, points: OrientedPoints, frame_index: int) -> TouchedSurfels:
-        """Fuse a frame's points.
+    def integrate(self, points: OrientedPoints, frame_index: int, look_frames: int = 1) -> TouchedSurfels:
+        """Fuse a frame's points, and take from surfels what it sees through.
+
+        Parameters
+        ----------
+        look_frames
+            For so many frames it sees through them, those since the last that did (see
+            ``streamdgp.turns``); 0: not in this frame.
 
         Raises
         ------
@@ -181,7 +187,7 @@ class SurfelMap:
             )  # fmt: skip
 
         in_parts(fuse, k)
-        lost = self._carve(points, frame_index)
+        lost = self._carve(points, frame_index, look_frames)
         return TouchedSurfels(
             np.concatenate([touched[:k], lost.index]), np.concatenate([gained[:k], lost.gained])
         )
@@ -194,9 +200,9 @@ class SurfelMap:
             count = kernels.join_touched(part.index, part.gained, self._stamp, index, gained, count)
         return TouchedSurfels(index[:count], gained[:count])
 
-    def _carve(self, points: OrientedPoints, frame_index: int) -> TouchedSurfels:
+    def _carve(self, points: OrientedPoints, frame_index: int, look_frames: int) -> TouchedSurfels:
         """Take observations from surfels that the frame sees through; their gain is negative."""
-        if points.view is None or not self._config.free_space:
+        if not look_frames or points.view is None or not self._config.free_space:
             return TouchedSurfels(np.zeros(0, np.int64), np.zeros(0))
         view, c = points.view, self.columns
         far = farthest_per_tile(view.seen_m)
@@ -208,7 +214,7 @@ class SurfelMap:
             k = carve(
                 begin, end, view.seen_m, far, view.is_pinhole, view.camera, view.window, view.noise,
                 view.rotation, view.origin_m, self.voxel_size_m, FREE_MARGIN_VOX * self.voxel_size_m,
-                frame_index, self.block_keys, self.cells, self.chain, c["weight"], c["offset"],
+                frame_index, look_frames, self.block_keys, self.cells, self.chain, c["weight"], c["offset"],
                 c["normal"], c["count"], c["last_frame"], c["view_seen"], c["streak"], self.passes,
                 self._has_new_passes, index, gained,
             )  # fmt: skip

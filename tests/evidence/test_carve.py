@@ -77,9 +77,12 @@ def _nothing_but(view: SensorView | None) -> OrientedPoints:
 
 
 def _slowly(
-    evidence: SurfelMap, view: SensorView, frame: int
+    evidence: SurfelMap, view: SensorView, frame: int, look_frames: int
 ) -> tuple[dict[str, Array], Array, Array, Array]:
-    """Columns and passes after one view, what surfels lose before it is rounded, and which, by definition."""
+    """Columns and passes after one look, what surfels lose before it is rounded, and which, by definition.
+
+    A look that stands for several frames judges all blocks, once for every two of them.
+    """
     c = {name: evidence.column(name).copy() for name in evidence.columns}
     keys = evidence.block_keys[: evidence.block_count]
     number = {tuple(key): b for b, key in enumerate(keys.tolist())}
@@ -89,18 +92,21 @@ def _slowly(
     cells = np.stack(np.meshgrid(*[np.arange(4)] * 3, indexing="ij"), -1).reshape(-1, 3)
     centers = (8 * keys[:, None] + 2 * cells + 1) * _VOXEL
     open_to = is_seen_through(view, centers.reshape(-1, 3), _MARGIN, window=3, sigmas=1).reshape(-1, 64)
-    its_turn = (np.arange(len(keys)) + frame) % 2 == 0
+    its_turn = ((np.arange(len(keys)) + frame) % 2 == 0) | (look_frames > 1)
+    steps = [2] if look_frames == 1 else [2] * (look_frames // 2) + [1] * (look_frames % 2)
     passes = evidence.passes[: len(keys)].astype(int)
     counts = open_to & its_turn[:, None] & (passes < 120)
-    passes = np.where(counts, np.minimum(passes + 2, 120), passes)
+    passes = np.where(counts, np.minimum(passes + sum(steps), 120), passes)
     position = evidence.positions_m(np.arange(len(evidence)))
     ray, normal = position - view.origin_m, c["normal"].astype(np.float64)
     facing = np.abs((ray * normal).sum(1)) / np.linalg.norm(ray, axis=1) / np.linalg.norm(normal, axis=1)
     loses = alive & its_turn[block] & (c["last_frame"] != frame) & (facing > 0.2)
     loses &= is_seen_through(view, position, _MARGIN)
-    streak = np.where(loses, np.minimum(c["streak"].astype(int) + 2, 250), c["streak"])
-    taken = (np.minimum(0.04 * streak, 1.0) * c["count"]).astype(int) + 1
-    left = np.where(loses, np.maximum(c["count"] - taken, 0), c["count"])
+    streak, left = c["streak"].astype(int), c["count"].astype(int)
+    for step in steps:
+        streak = np.where(loses, np.minimum(streak + step, 250), streak)
+        taken = (np.minimum(0.04 * streak, 1.0) * left).astype(int) + 1
+        left = np.where(loses, np.maximum(left - taken, 0), left)
     share = np.where(c["count"] > 0, left / np.maximum(c["count"], 1), 1.0)
     c["streak"], c["count"] = streak, left
     lost = -c["weight"].astype(np.float64) * (1 - share)
@@ -110,12 +116,12 @@ def _slowly(
     return c, passes, np.where(loses, lost, 0.0), np.flatnonzero(loses)
 
 
-def _compare(evidence: SurfelMap, view: SensorView, frame: int) -> tuple[int, int]:
+def _compare(evidence: SurfelMap, view: SensorView, frame: int, look_frames: int = 1) -> tuple[int, int]:
     """Carve and compare; returns how many surfels lost and how many cells counted."""
-    columns, passes, lost, losers = _slowly(evidence, view, frame)
+    columns, passes, lost, losers = _slowly(evidence, view, frame, look_frames)
     before = evidence.passes.copy()
     evidence.forget_new_passes()
-    touched = evidence.integrate(_nothing_but(view), frame)
+    touched = evidence.integrate(_nothing_but(view), frame, look_frames)
     np.testing.assert_array_equal(np.sort(touched.index), losers)
     for name, want in columns.items():
         np.testing.assert_array_equal(evidence.column(name), want, err_msg=name)
@@ -126,8 +132,9 @@ def _compare(evidence: SurfelMap, view: SensorView, frame: int) -> tuple[int, in
     return len(losers), int(counted.sum())
 
 
+@pytest.mark.parametrize("look_frames", [1, 2, 3, 4])
 @pytest.mark.parametrize("is_pinhole", [True, False])
-def test_against_numpy(is_pinhole: bool) -> None:
+def test_against_numpy(is_pinhole: bool, look_frames: int) -> None:
     """From all sides and distances, also from among the surfels."""
     lost = counted = 0
     for seed in range(8):
@@ -136,10 +143,20 @@ def test_against_numpy(is_pinhole: bool) -> None:
         for frame in range(10, 12):
             distance = float(rng.uniform(0.05, 1.2))
             view = random_view(rng, is_pinhole, (56, 80) if is_pinhole else (40, 240), distance_m=distance)
-            losers, cells = _compare(evidence, view, frame)
+            losers, cells = _compare(evidence, view, frame, look_frames)
             lost, counted = lost + losers, counted + cells
     assert lost > 200, "surfels must lose"
     assert counted > 5000, "cells must count"
+
+
+def test_without_a_look_nothing_is_seen_through() -> None:
+    evidence = _evidence(np.random.default_rng(0), 400, 0.4)
+    columns, passes = {n: evidence.column(n).copy() for n in evidence.columns}, evidence.passes.copy()
+    view = random_view(np.random.default_rng(1), True, (56, 80))
+    assert not len(evidence.integrate(_nothing_but(view), 10, 0).index)
+    assert all(np.array_equal(evidence.column(name), values) for name, values in columns.items())
+    assert np.array_equal(evidence.passes, passes)
+    assert len(evidence.integrate(_nothing_but(view), 10, 2).index), "the same view as a look takes some"
 
 
 @hypothesis_settings(max_examples=25)

@@ -71,14 +71,18 @@ def test_points_without_a_view_have_their_turn_in_every_frame() -> None:
         assert _had_turn(one, frame)
 
 
-def test_every_frame_votes() -> None:
-    """A chart that is fitted counts what each frame sees of it, whether it has its turn or not."""
-    one = _reconstructor(4)
-    counts = []
-    for k in range(4):
-        one.integrate(_frame(k))
-        counts.append(int(one.changes().tables["charts"].columns["hits"].sum()))
-    assert counts[0] < counts[1] < counts[2] < counts[3]
+def test_looks_vote() -> None:
+    """A chart counts what it shows when it has its turn, once for each look, not for each frame."""
+    one, every = _reconstructor(4), _reconstructor(1)
+    counts: dict[int, list[int]] = {1: [], 4: []}
+    for k in range(9):
+        for frames, engine in ((4, one), (1, every)):
+            assert _had_turn(engine, _frame(k)) == (k % frames == 0)
+            counts[frames].append(int(engine.changes().tables["charts"].columns["hits"].sum()))
+    few = counts[4]
+    assert few[0] == few[1] == few[3] < few[4] == few[5] == few[7] < few[8]
+    # The same sphere from the same place: two more looks are a quarter of eight.
+    assert few[8] - few[0] == pytest.approx((counts[1][8] - counts[1][0]) / 4, rel=0.03)
 
 
 def test_evidence_does_not_wait() -> None:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from streamdgp.frames.view import SensorView
 from tests.reference.shapes import look_at
 
-__all__ = ["is_seen_through", "random_view", "votes"]
+__all__ = ["is_clear_hit", "is_seen_through", "random_view", "votes"]
 
 Array = npt.NDArray[np.float64]
 
@@ -84,6 +84,14 @@ def votes(view: SensorView, points_m: Array, facing: Array, margin_m: float) -> 
 def _is_hit(found: list[float], distance: float, margin_m: float, cosine: float, reach_m: float) -> bool:
     gaps = [abs(d - distance) for d in found if d >= distance - margin_m * 2 / 3]
     return min(gaps, default=np.inf) * cosine <= reach_m
+
+
+def is_clear_hit(view: SensorView, place_m: Array, facing: float, margin_m: float) -> bool:
+    """Whether all 5 x 5 pixels of a camera about a place that is hit end at it: no edge is near."""
+    (u,), (v,), (distance,) = _projected(view, place_m[None])
+    found = _returns(view, u, v, 5)
+    reach = margin_m + _sigma_m(view, min(_returns(view, u, v, 1 if facing > 0.5 else 3)))
+    return len(found) == 25 and max(abs(d - distance) for d in found) * max(facing, 0.7) <= reach
 
 
 def random_view(
