@@ -156,12 +156,12 @@ def count_votes(
     """Count in hits and passes (charts, 16, 16) uint8 what a view sees; see ``SensorView`` for the view.
 
     Charts ``begin`` to ``end`` are judged, in a look that came after so many ``frames``: a clear hit of a
-    cell that does not show counts for all of them. Only cells that are surface, or were, count: elsewhere
-    a chart runs on anywhere. A return within ``margin_m`` and a sigma of the cell, along the cell's normal, is a hit, one
-    farther behind a pass; one farther in front than two thirds of the margin hides the cell. support
-    (charts, 16, 16) uint8. ``is_counted`` and ``shifts`` (charts,) uint8 are set for charts with new
-    votes, and for those whose support shows otherwise by them. A raster address of 0 says that the chart
-    is not fitted.
+    cell that does not show counts for all of them. Only cells that are surface, or were, count: elsewhere a
+    chart runs on anywhere. A return within ``margin_m`` and a sigma of the cell, along the cell's normal,
+    is a hit, one farther behind a pass; one farther in front than two thirds of the margin hides the cell.
+    support (charts, 16, 16) uint8. ``is_counted`` and ``shifts`` (charts,) uint8 are set for charts with
+    new votes, and for those whose support shows otherwise by them. A raster address of 0 says that the
+    chart is not fitted.
     """
     out = np.empty(2)
     s, at, cell_of = np.empty(9 * _CELLS, np.float32), np.zeros(4 * _CELLS), np.empty(_CELLS, np.int32)
