@@ -70,6 +70,10 @@ def read_mesh(path: str | Path) -> TriangleMesh:
     try:
         mesh: Any = trimesh.load(path, process=False, force="mesh", skip_materials=True)
         vertices, triangles = np.asarray(mesh.vertices), np.asarray(mesh.faces)
+    except KeyError as error:
+        raise DatasetError(
+            f"a readable mesh {path}", f"a file that says nothing of {error}", "Export it again."
+        ) from error
     except Exception as error:  # the parsers of trimesh raise whatever they stumble over
         raise DatasetError(
             f"a readable mesh {path}",
