@@ -133,7 +133,7 @@ class Reconstructor:
             self.frame_count += 1
             return FrameReport(index, dropped=points.dropped, charts_untouched=self.chart_count)
         m = self._map_for(points)
-        look_frames = m.turns.look(points)
+        look_frames = m.turns.look_frames(points)
         touched = m.evidence.integrate(points, index, look_frames)
         self.frame_count += 1
         m.changed_surfels.append(touched.index)
@@ -143,7 +143,7 @@ class Reconstructor:
         report = FrameReport(
             index, len(points), points.dropped, len(touched.index), charts_untouched=self.chart_count
         )
-        waited = m.turns.take(touched, m.evidence, look_frames > 0)
+        waited = m.turns.take(points, touched, m.evidence)
         clock.lap("evidence")
         if waited is not None:
             report = self._take_turn(m, points, waited, look_frames, report, clock)

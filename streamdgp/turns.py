@@ -40,30 +40,30 @@ class Turns:
         self._pose: npt.NDArray[np.float64] | None = None
         self._waiting = _nothing()
 
-    def look(self, points: OrientedPoints) -> int:
-        """Count a frame; if it is the charts' turn, the frames that came since the last, else 0."""
-        self._frames += 1
-        if not self._is_due(points):
-            return 0
-        view = points.view
-        self._pose = None if view is None else np.column_stack([view.rotation, view.origin_m])
-        frames, self._frames = self._frames, 0
-        return frames
+    def look_frames(self, points: OrientedPoints) -> int:
+        """The frames since the charts' last turn, with this one, if it is their turn; else 0."""
+        return self._frames + 1 if self._is_due(points) else 0
 
-    def take(self, touched: TouchedSurfels, evidence: SurfelMap, is_turn: bool) -> TouchedSurfels | None:
-        """Add what a frame touched; if it is the charts' turn, all that waited."""
-        if len(self._waiting.index):
+    def take(
+        self, points: OrientedPoints, touched: TouchedSurfels, evidence: SurfelMap
+    ) -> TouchedSurfels | None:
+        """Count a frame and add what it touched; if it is the charts' turn, all that waited."""
+        is_due = self._is_due(points)
+        self._frames += 1
+        if self._frames > 1:
             touched = evidence.joined(self._waiting, touched)
-        if not is_turn:
+        if not is_due:
             gained = rounded(touched.gained.astype(np.float32), WEIGHT_BITS)
             self._waiting = TouchedSurfels(touched.index, gained.astype(np.float64))
             return None
-        self._waiting = _nothing()
+        view = points.view
+        self._pose = None if view is None else np.column_stack([view.rotation, view.origin_m])
+        self._frames, self._waiting = 0, _nothing()
         return touched
 
     def _is_due(self, points: OrientedPoints) -> bool:
         view = points.view
-        if view is None or self._pose is None or self._frames >= self._most_frames:
+        if view is None or self._pose is None or self._frames + 1 >= self._most_frames:
             return True
         # Pixels per radian times what lies between two pixels: how far the surface is.
         distance_m = points.spacing_m * float(np.sqrt(view.camera[0] * view.camera[1]))

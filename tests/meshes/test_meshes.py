@@ -66,7 +66,7 @@ def test_reading_refuses_what_is_no_mesh(tmp_path: Path) -> None:
         read_mesh(tmp_path / "b.ply")
     elements = "element vertex 3\nelement face 1\nproperty list uchar int vertex_indices\n"
     (tmp_path / "d.ply").write_text(f"ply\nformat ascii 1.0\n{elements}end_header\n3 0 1 2\n")
-    with pytest.raises(DatasetError, match="a readable mesh.*says nothing of 'x'"):
+    with pytest.raises(DatasetError, match=r"a readable mesh.*says nothing of 'x'"):
         read_mesh(tmp_path / "d.ply")
     (tmp_path / "c.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\n")
     with pytest.raises(DatasetError):
