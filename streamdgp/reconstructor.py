@@ -143,7 +143,7 @@ class Reconstructor:
         report = FrameReport(
             index, len(points), points.dropped, len(touched.index), charts_untouched=self.chart_count
         )
-        waited = m.turns.take(points, touched, m.evidence)
+        waited = m.turns.take(points, touched, m.evidence, look_frames)
         clock.lap("evidence")
         if waited is not None:
             report = self._take_turn(m, points, waited, look_frames, report, clock)

@@ -45,14 +45,13 @@ class Turns:
         return self._frames + 1 if self._is_due(points) else 0
 
     def take(
-        self, points: OrientedPoints, touched: TouchedSurfels, evidence: SurfelMap
+        self, points: OrientedPoints, touched: TouchedSurfels, evidence: SurfelMap, look_frames: int
     ) -> TouchedSurfels | None:
-        """Count a frame and add what it touched; if it is the charts' turn, all that waited."""
-        is_due = self._is_due(points)
+        """Count a frame and add what it touched; given ``look_frames``, return all that waited."""
         self._frames += 1
         if self._frames > 1:
             touched = evidence.joined(self._waiting, touched)
-        if not is_due:
+        if not look_frames:
             gained = rounded(touched.gained.astype(np.float32), WEIGHT_BITS)
             self._waiting = TouchedSurfels(touched.index, gained.astype(np.float64))
             return None

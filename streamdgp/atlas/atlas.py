@@ -214,7 +214,7 @@ class Atlas:
         self._show_support(charts)
 
     def see_through(
-        self, view: SensorView, margin_m: float, frame_index: int, frames: int = 1
+        self, view: SensorView, margin_m: float, frame_index: int, look_frames: int = 1
     ) -> npt.NDArray[np.int64]:
         """Count what a look, after so many frames, sees and sees through; return charts with new votes."""
         c, k = self.columns, self._count
@@ -226,7 +226,7 @@ class Atlas:
             count_votes(
                 begin, end, view.seen_m, far, view.is_pinhole, view.camera, view.noise, view.rotation,
                 view.origin_m, margin_m, c["anchor"], c["rotation"], c["level"], self.scales_m, addresses,
-                c["support"], c["hits"], c["passes"], frames, is_counted, shifts,
+                c["support"], c["hits"], c["passes"], look_frames, is_counted, shifts,
             )  # fmt: skip
 
         in_parts(judge, k)

@@ -230,6 +230,7 @@ def carve(
     reach = 0.87 * edge
     lost = 0
     every = _JUDGED_EVERY if frames == 1 else 1
+    judged_for = every * frames
     for b in range(begin + (begin + frame) % every, end, every):
         x = (block_keys[b, 0] + 0.5) * edge - origin[0]
         y = (block_keys[b, 1] + 0.5) * edge - origin[1]
@@ -267,7 +268,7 @@ def carve(
                 least = least_around(seen, out[0], out[1], _CELL_WINDOW, not is_pinhole)
                 sigma = noise[0] + noise[1] * (least - noise[2]) ** 2
                 if least > 0.0 and d < least - margin_m - _CELL_SIGMAS * sigma:
-                    passes[b, k] = min(passes[b, k] + every * frames, _MOST_PASSES)
+                    passes[b, k] = min(passes[b, k] + judged_for, _MOST_PASSES)
                     is_changed[b] = 1
         for k in range(512):
             s = cells[b, k]
@@ -293,8 +294,8 @@ def carve(
                             # Along a grazing ray a small error of the pose is a long way.
                             if facing > _LEAST_INCIDENCE * length:
                                 # As many judgements as half the frames would have brought.
-                                for done in range(0, every * frames, _JUDGED_EVERY):
-                                    more = min(every * frames - done, _JUDGED_EVERY)
+                                for done in range(0, judged_for, _JUDGED_EVERY):
+                                    more = min(judged_for - done, _JUDGED_EVERY)
                                     streak[s] = min(streak[s] + more, 250)
                                     share = min(_SHARE_PER_JUDGEMENT * streak[s], 1.0)
                                     taken += int(share * max(count[s] - taken, 0)) + 1
