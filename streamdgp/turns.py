@@ -1,8 +1,9 @@
 """In which frames charts have their turn, and what waits for it.
 
 Evidence takes every frame. What a view sees through, its votes on what shows, anchors, fits and consistency
-come once the view has moved by an anchor radius since they came last, or after so many frames: what a camera
-sees twice within a tenth of a second is the same surface. Nothing here depends on the clock.
+come once the view has moved by one and a half anchor radii since they came last, or after so many frames:
+what a camera sees several times within a sixth of a second is the same surface. Nothing here depends on the
+clock.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from streamdgp.frames.view import SensorView
 __all__ = ["Turns"]
 
 _SURFELS, _GAINED = "waiting_surfels", "waiting_gained"
+# A chart reaches 1.6 anchor radii from its anchor: what comes into view by less mostly has charts.
+_MOST_MOVED_RADII = 1.5
 
 
 class Turns:
@@ -30,12 +33,14 @@ class Turns:
     ----------
     most_frames
         Charts have a turn at least in every so many frames; 1: in every one.
-    radius_m
-        And as soon as the view moved so far: its place, and what it sees by its turning, together.
+    anchor_radius_m
+        And as soon as the view moved by one and a half of these: its place, and what it sees by its
+        turning, together.
     """
 
-    def __init__(self, most_frames: int, radius_m: float) -> None:
-        self._most_frames, self._radius_m = most_frames, radius_m
+    def __init__(self, most_frames: int, anchor_radius_m: float) -> None:
+        self._most_frames = most_frames
+        self._most_moved_m = _MOST_MOVED_RADII * anchor_radius_m
         self._frames = 0
         self._pose: npt.NDArray[np.float64] | None = None
         self._waiting = _nothing()
@@ -66,7 +71,7 @@ class Turns:
             return True
         # Pixels per radian times what lies between two pixels: how far the surface is.
         distance_m = points.spacing_m * float(np.sqrt(view.camera[0] * view.camera[1]))
-        return _moved_m(self._pose, view, distance_m) > self._radius_m
+        return _moved_m(self._pose, view, distance_m) > self._most_moved_m
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """What waits, for a commit: surfels (K,) int32 and the weight each gained (K,) float32."""

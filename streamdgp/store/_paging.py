@@ -7,14 +7,12 @@ millisecond) does not dominate.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import numpy.typing as npt
 
 from streamdgp.errors import InvalidInputError
 
-__all__ = ["page_rows", "row_runs", "touched_pages"]
+__all__ = ["page_rows", "touched_pages"]
 
 _TARGET_PAGE_BYTES = 256 * 1024
 _MIN_ROWS = 16
@@ -62,11 +60,3 @@ def touched_pages(
     if row_count > stored_rows:
         is_touched[stored_rows // rows_per_page :] = True
     return np.flatnonzero(is_touched)
-
-
-def row_runs(pages: npt.NDArray[np.int64], rows_per_page: int, row_count: int) -> Iterator[tuple[int, int]]:
-    """Yield the row ranges ``(start, stop)`` of sorted pages, neighbouring pages joined."""
-    if not len(pages):
-        return
-    for run in np.split(pages, np.flatnonzero(np.diff(pages) > 1) + 1):
-        yield int(run[0]) * rows_per_page, min((int(run[-1]) + 1) * rows_per_page, row_count)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import zarr
-from zarr.codecs import BloscCodec, Crc32cCodec
 
 from streamdgp.atlas.changes import TableChange
+from streamdgp.store._chunks import compressors, has_our_codecs, write_chunk
 from streamdgp.store._digests import Digests, page_digest
-from streamdgp.store._paging import page_rows, row_runs, touched_pages
+from streamdgp.store._paging import page_rows, touched_pages
 
 __all__ = ["Layout", "StagedColumn", "layouts_of", "stage_table", "write_array", "write_columns"]
 
@@ -41,13 +41,14 @@ class StagedColumn:
 
 
 def layouts_of(root: zarr.Group) -> dict[tuple[str, str], Layout]:
-    """How the columns of a revision are stored."""
+    """How the columns of a revision are stored; one whose chunks are encoded otherwise is left out."""
     if "tables" not in root:
         return {}
     return {
         (table, column): Layout(array.dtype, array.shape[1:], array.chunks[0], array.shape[0])
         for table, group in zarr.open_group(root.store_path / "tables", mode="r").groups()
         for column, array in group.arrays()
+        if has_our_codecs(array)
     }
 
 
@@ -105,10 +106,9 @@ async def _write_column(
     fresh = {
         (staged.table, staged.column, page): page_digest(values) for page, values in staged.pages.items()
     }
-    differs = np.array([key[2] for key, digest in fresh.items() if known.get(key) != digest], np.int64)
-    for start, stop in row_runs(differs, n, layout.row_count):
-        values = np.concatenate([staged.pages[k] for k in range(start // n, -(-stop // n))])
-        await array.setitem(slice(start, stop), values)
+    for key, digest in fresh.items():
+        if known.get(key) != digest and staged.pages[key[2]].size:
+            await write_chunk(array, key[2], staged.pages[key[2]])
     return fresh
 
 
@@ -131,17 +131,6 @@ async def write_array(
     return {key: digest}
 
 
-def _compressor(dtype: np.dtype[Any]) -> BloscCodec:
-    """zstd behind a shuffle: values of a page share their high bytes; bytes, voxels and weights high bits.
-
-    A low level: a commit competes with the fitting for the processors, and level 5 takes four times as long
-    for a thirtieth less.
-    """
-    by_bits = dtype.itemsize == 1 or dtype == np.int32 or dtype == np.float16
-    shuffle: Literal["shuffle", "bitshuffle"] = "bitshuffle" if by_bits else "shuffle"
-    return BloscCodec(cname="zstd", clevel=2, shuffle=shuffle, typesize=dtype.itemsize)
-
-
 async def _create(
     group: zarr.AsyncGroup, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], chunks: tuple[int, ...]
 ) -> _AnyArray:
@@ -151,7 +140,7 @@ async def _create(
         shape=shape,
         chunks=chunks,
         dtype=dtype,
-        compressors=[_compressor(dtype), Crc32cCodec()],
+        compressors=compressors(dtype),
         fill_value=dtype.type(0),
         config={"write_empty_chunks": True},
         overwrite=True,

@@ -84,12 +84,12 @@ def test_a_box_that_stood_for_sixty_frames_is_gone_after_thirty() -> None:
     assert not _in_front(_vertices(_run(90, 60))).any()
 
 
-def _comes_back(away: int) -> npt.NDArray[np.float64]:
+def _comes_back(away: int, *, is_still: bool) -> npt.NDArray[np.float64]:
     """How far vertices about a box's front are off it: it stood, was away, is back for thirty frames."""
     rng = np.random.default_rng(0)
     r = Reconstructor(_CONFIG)
     for k in range(8 + away + 30):
-        r.integrate(_frame(k, has_box=not 8 <= k < 8 + away, rng=rng))
+        r.integrate(_frame(0 if is_still else k, has_box=not 8 <= k < 8 + away, rng=rng))
     off_m = np.abs(_vertices(r)[:, 2] - (_WALL_M - _BOX_M))
     return np.asarray(off_m[off_m < 0.02])
 
@@ -106,13 +106,12 @@ def test_what_comes_into_space_that_was_free_for_long_shows_after_thirty_frames(
 
 @pytest.mark.parametrize(
     "away",
-    [
-        40,
-        150,
-    ],
+    [40, 41, 42, 43, 150],
 )
-def test_what_comes_back_after_a_while_shows_after_thirty_frames(away: int) -> None:
-    off_m = _comes_back(away)
+@pytest.mark.parametrize("is_still", [False, True])
+def test_what_comes_back_after_a_while_shows_after_thirty_frames(away: int, is_still: bool) -> None:
+    """Before a camera that sways, and before one that stands still, whose looks are few."""
+    off_m = _comes_back(away, is_still=is_still)
     assert len(off_m) > 600
     # Its charts had lost everything: they start anew, and not from what a fit to nothing left.
     assert np.median(off_m) < 0.001

@@ -1,0 +1,69 @@
+"""Chunks of columns as zarr writes them, to the byte, without a task and a change of threads for each.
+
+Zarr encodes and stores each chunk in tasks of its own, which takes longer than the packing itself, and a
+commit competes with the fitting for the processors. What arrays are, and all reading, is left to zarr.
+"""
+
+from __future__ import annotations
+
+import struct
+from functools import cache
+from typing import Any, Literal
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+import zarr
+from numcodecs.blosc import Blosc
+from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec
+from zarr.core.buffer import default_buffer_prototype
+
+__all__ = ["compressors", "encode_chunk", "has_our_codecs", "write_chunk"]
+
+_LEVEL = 2
+_OURS = (BytesCodec, BloscCodec, Crc32cCodec)
+
+
+def compressors(dtype: np.dtype[Any]) -> list[BloscCodec | Crc32cCodec]:
+    """zstd behind a shuffle: values of a page share their high bytes; bytes, voxels and weights high bits.
+
+    A low level: a commit competes with the fitting for the processors, and level 5 takes four times as long
+    for a thirtieth less.
+    """
+    return [
+        BloscCodec(cname="zstd", clevel=_LEVEL, shuffle=_shuffle(dtype), typesize=dtype.itemsize),
+        Crc32cCodec(),
+    ]
+
+
+def has_our_codecs(array: zarr.Array[Any]) -> bool:
+    """Whether an array's chunks are what ``encode_chunk`` makes."""
+    return tuple(type(codec) for codec in getattr(array.metadata, "codecs", ())) == _OURS
+
+
+def encode_chunk(values: npt.NDArray[Any], rows: int) -> bytes:
+    """The bytes of a chunk of so many rows that starts with these; the others are zero."""
+    whole = np.ascontiguousarray(values)
+    if len(values) < rows:
+        whole = np.zeros((rows, *values.shape[1:]), values.dtype)
+        whole[: len(values)] = values
+    packed: bytes = _packer(values.dtype).encode(whole)
+    return packed + struct.pack("<I", google_crc32c.value(packed))
+
+
+async def write_chunk(array: zarr.AsyncArray[Any], page: int, values: npt.NDArray[Any]) -> None:
+    """Store a page of an array, or the part of it that has rows yet."""
+    key = array.metadata.encode_chunk_key((page, *(0 for _ in values.shape[1:])))
+    data = encode_chunk(values, array.chunks[0])
+    await (array.store_path / key).set(default_buffer_prototype().buffer.from_bytes(data))
+
+
+def _shuffle(dtype: np.dtype[Any]) -> Literal["shuffle", "bitshuffle"]:
+    by_bits = dtype.itemsize == 1 or dtype == np.int32 or dtype == np.float16
+    return "bitshuffle" if by_bits else "shuffle"
+
+
+@cache
+def _packer(dtype: np.dtype[Any]) -> Blosc:
+    shuffle = Blosc.BITSHUFFLE if _shuffle(dtype) == "bitshuffle" else Blosc.SHUFFLE
+    return Blosc("zstd", _LEVEL, shuffle, typesize=dtype.itemsize)
