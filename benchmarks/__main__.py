@@ -33,7 +33,7 @@ PLAN: tuple[tuple[str, tuple[str, ...], bool], ...] = (
     ("turns", (), True),
     ("query", (), True),
     ("ingest", (), True),
-    ("recovery", (), True),
+    ("recovery", ("--frames", "500"), True),
     ("session", (), True),
     ("fit_speed", (), False),
     ("transport_ablation", (), False),

@@ -14,12 +14,13 @@ import grpc
 import numpy as np
 
 from streamdgp.errors import InvalidInputError, ResourceLimitError
-from streamdgp.surface import SurfaceSnapshot, TileCache, TileMesh
+from streamdgp.surface import SurfaceSnapshot, TileMesh
 from streamdgp.v1 import common_pb2, surface_service_pb2, surface_service_pb2_grpc
-from streamdgp.wire import decode_array, parse_scene_name, tile_to_proto
+from streamdgp.wire import decode_array, parse_scene_name
 from streamdgp_server.fit_worker import PublishedRevision
 from streamdgp_server.handling import streams_errors
 from streamdgp_server.registry import SceneRegistry
+from streamdgp_server.scene_engine import SceneEngine
 
 __all__ = ["MeshQuery", "SurfaceServicer"]
 
@@ -89,7 +90,7 @@ class SurfaceServicer(surface_service_pb2_grpc.SurfaceServiceServicer):
             header=header, start=surface_service_pb2.MeshStart(resolution_m=resolution_m)
         )
         cancelled = threading.Event()
-        messages = _messages(seen, query, resolution_m, engine.tile_cache, cancelled)
+        messages = _messages(engine, seen, query, resolution_m, cancelled)
         tile_count = 0
         try:
             while True:
@@ -155,10 +156,10 @@ def _next_batch(
 
 
 def _messages(
+    engine: SceneEngine,
     seen: PublishedRevision,
     query: MeshQuery,
     resolution_m: float,
-    cache: TileCache,
     cancelled: threading.Event,
 ) -> Iterator[surface_service_pb2.GetMeshResponse]:
     """The messages between start and end. Blocks; runs in a thread."""
@@ -167,7 +168,10 @@ def _messages(
     tiles: Iterator[TileMesh] = iter(())
     if seen.surface.chart_count:
         tiles = seen.surface.tiles(
-            resolution_m=resolution_m, roi_m=query.region_m, cache=cache, cancelled=cancelled.is_set
+            resolution_m=resolution_m,
+            roi_m=query.region_m,
+            cache=engine.tile_cache,
+            cancelled=cancelled.is_set,
         )
     for tile in tiles:
         i, j, k = (int(axis) for axis in tile.index)
@@ -175,7 +179,7 @@ def _messages(
             unchanged = surface_service_pb2.TileId(i=i, j=j, k=k, signature=tile.signature)
             yield surface_service_pb2.GetMeshResponse(header=header, unchanged=unchanged)
         else:
-            yield surface_service_pb2.GetMeshResponse(header=header, tile=tile_to_proto(tile))
+            yield surface_service_pb2.GetMeshResponse(header=header, tile=engine.encoded_tiles.message(tile))
     tile_edge_m = resolution_m * int(seen.config.get("surface", {}).get("tile_cells", 0))
     for (i, j, k), signature in known.items():
         if query.covers((i, j, k), tile_edge_m):

@@ -43,9 +43,10 @@ def has_our_codecs(array: zarr.Array[Any]) -> bool:
 
 def encode_chunk(values: npt.NDArray[Any], rows: int) -> bytes:
     """The bytes of a chunk of so many rows that starts with these; the others are zero."""
-    whole = np.ascontiguousarray(values)
+    little = values.dtype.newbyteorder("<")
+    whole = np.ascontiguousarray(values, little)
     if len(values) < rows:
-        whole = np.zeros((rows, *values.shape[1:]), values.dtype)
+        whole = np.zeros((rows, *values.shape[1:]), little)
         whole[: len(values)] = values
     packed: bytes = _packer(values.dtype).encode(whole)
     return packed + struct.pack("<I", google_crc32c.value(packed))
