@@ -16,11 +16,10 @@ from streamdgp_server.encoded_tiles import EncodedTiles
 def _tile(number: int, signature: int, resolution_m: float = 0.01) -> TileMesh:
     rng = np.random.default_rng(signature)
     vertices = rng.normal(size=(60, 3)).astype(np.float32)
+    place = np.array([1.0, 2.0, 3.0])
     triangles = rng.integers(0, 60, size=(100, 3)).astype(np.int32)
     keys = rng.integers(0, 2**40, size=60)
-    return TileMesh(
-        (number, 0, -1), resolution_m, np.array([1.0, 2.0, 3.0]), signature, vertices, vertices, triangles, keys
-    )
+    return TileMesh((number, 0, -1), resolution_m, place, signature, vertices, vertices, triangles, keys)
 
 
 def test_the_message_is_that_of_the_tile() -> None:
