@@ -18,8 +18,10 @@ from streamdgp.errors import (
     StreamdgpError,
 )
 from streamdgp.frames import DepthFrame, Frame, Intrinsics, PointFrame
+from streamdgp.v1 import frame_pb2
 from streamdgp.wire import PART_BYTES
 from streamdgp_client import AsyncClient, Progress, Rejection, RetryPolicy, upload
+from streamdgp_client._spool import Spool
 from tests.client.fake_server import FakeIngest, serve
 
 QUICK = RetryPolicy(max_attempts=5, initial_delay_s=0.01, max_delay_s=0.02)
@@ -229,15 +231,28 @@ def test_an_upload_of_other_frames_under_the_same_numbers_is_refused(
     run(work())
 
 
-def test_an_upload_with_a_spool_reads_on_and_the_next_one_sends_what_it_left(tmp_path: Path) -> None:
+def test_an_upload_with_a_spool_reads_on_and_the_next_one_sends_what_it_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[int] = []
+    append = Spool.append
+
+    def keep(self: Spool, frame: frame_pb2.Frame) -> int:
+        kept.append(append(self, frame))
+        return kept[-1]
+
+    monkeypatch.setattr(Spool, "append", keep)
+
     async def work() -> None:
         spool = tmp_path / "spool"
         ingest = FakeIngest(credit=2, hold=asyncio.Event())
         async with serve(ingest) as server, AsyncClient(server) as client:
             scan = Scan(names(6))
             first = asyncio.create_task(upload(client, scan, "room", "robot", spool=spool))
-            while scan.was_read != names(6):
+            # One that was read is not in the spool yet.
+            while len(kept) < 6:
                 await asyncio.sleep(0.01)
+            assert scan.was_read == names(6)
             first.cancel()
             await asyncio.wait([first])
             async with AsyncClient("127.0.0.1:1") as nobody:
