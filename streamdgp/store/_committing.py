@@ -121,9 +121,7 @@ def write_commit(
     new = {(one.table, one.column) for one in staged.columns if one.is_new}
     known = {key: page for key, page in known.items() if key[:2] not in new}
     session = repository.writable_session(branch)
-    # Pages are written as they are (looking for empty ones costs more than it saves), neighbours together.
-    with zarr.config.set({"array.write_empty_chunks": True, "codec_pipeline.batch_size": 64}):
-        root, written = asyncio.run(_write(session.store, staged, known))
+    root, written = asyncio.run(_write(session.store, staged, known))
     entries = entries_after(entries, staged.columns, staged.arrays, known | written)
     attributes = {
         "schema": SCHEMA_NAME,

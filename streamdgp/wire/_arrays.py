@@ -43,8 +43,6 @@ _DTYPES: Final[dict[int, np.dtype[Any]]] = {
     common_pb2.DATA_TYPE_FLOAT64: np.dtype("<f8"),
 }
 _TYPE_OF: Final = {dtype: common_pb2.DataType.ValueType(number) for number, dtype in _DTYPES.items()}
-# A dtype makes its name anew whenever it is asked.
-_NAMES: Final = {number: dtype.name for number, dtype in _DTYPES.items()}
 _ENCODING_OF: Final = {
     "raw": common_pb2.ARRAY_ENCODING_RAW,
     "blosc": common_pb2.ARRAY_ENCODING_BLOSC_ZSTD_BITSHUFFLE,
@@ -176,7 +174,7 @@ def _declared_dtype(
     message: common_pb2.Array, what: str, dtypes: Collection[str], error: type[InvalidInputError]
 ) -> np.dtype[Any]:
     dtype = _DTYPES.get(message.dtype)
-    if dtype is None or _NAMES[message.dtype] not in dtypes:
+    if dtype is None or dtype.name not in dtypes:
         got = f"number {message.dtype}" if dtype is None else dtype.name
         raise error(f"{what} of dtype {' or '.join(dtypes)}", got, "Convert it, or set dtype.")
     return dtype
@@ -220,21 +218,18 @@ def _decode_blosc(
     data: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], what: str, error: type[InvalidInputError]
 ) -> npt.NDArray[Any]:
     expected = math.prod(shape) * dtype.itemsize
-
-    def refused(got: str, remedy: str) -> InvalidInputError:
-        return error(f"{what} as one Blosc buffer of {expected} bytes ({dtype} {shape})", got, remedy)
-
+    wanted = f"{what} as one Blosc buffer of {expected} bytes ({dtype} {shape})"
     remedy = "Make shape and data agree, and send the whole buffer."
     if len(data) < _BLOSC_HEADER.size:
-        raise refused(f"{len(data)} bytes, too few for a header", remedy)
+        raise error(wanted, f"{len(data)} bytes, too few for a header", remedy)
     *_, nbytes, _blocksize, cbytes = _BLOSC_HEADER.unpack_from(data)
     if nbytes != expected or cbytes != len(data):
-        raise refused(f"a header for {nbytes} bytes in {cbytes}, and {len(data)} bytes of data", remedy)
+        raise error(wanted, f"a header for {nbytes} bytes in {cbytes}, and {len(data)} bytes of data", remedy)
     array = np.empty(shape, dtype)
     try:
         blosc.decompress(data, array)
     except (RuntimeError, ValueError) as cause:
-        raise refused(f"data that do not decompress ({cause})", "Send it again.") from cause
+        raise error(wanted, f"data that do not decompress ({cause})", "Send it again.") from cause
     return array
 
 
