@@ -60,8 +60,8 @@ _WATCHED_S = 30.0
 _BACKLOG_S = 0.75
 _TILE_TIME_GROWTH = 1.02
 _TILES_TO_TIME = 50
-# Of what tiles may take, encoded ones take one in so many: they are a third as large.
-_ENCODED_SHARE = 5
+# Encoded tiles are two thirds as large as the tiles themselves.
+_ENCODED_SHARE = 0.4
 
 
 class IngestListener(Protocol):
@@ -230,8 +230,9 @@ class SceneEngine:
         self.log = opened.log
         self.store = opened.store
         self.published = opened.published
-        self.tile_cache = TileCache(options.tile_cache_share - options.tile_cache_share // _ENCODED_SHARE)
-        self.encoded_tiles = EncodedTiles(options.tile_cache_share // _ENCODED_SHARE)
+        encoded_bytes = int(_ENCODED_SHARE * options.tile_cache_share)
+        self.tile_cache = TileCache(options.tile_cache_share - encoded_bytes)
+        self.encoded_tiles = EncodedTiles(encoded_bytes)
         self._priority = priority
         # Versions and scales of the charts when tiles were brought up to date last.
         self._extracted: tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]] | None = None

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamdgp.errors import InvalidInputError
-from streamdgp.memory import ArrayList
+from streamdgp.memory import ArrayList, BoundedCache
 from streamdgp.parts import cores, share_out
 from streamdgp.surface.clipping import clip_triangles
 from streamdgp.surface.kernels import evaluate_nodes, march, refine_vertices
@@ -41,36 +39,20 @@ class TileCache:
     """Least-recently-used tiles by (resolution, index), bounded in bytes. Thread-safe."""
 
     def __init__(self, max_bytes: int = 256 << 20) -> None:
-        self._max_bytes = max_bytes
-        self._bytes = 0
-        self._tiles: OrderedDict[tuple[float, tuple[int, int, int], int], TileMesh] = OrderedDict()
-        self._lock = threading.Lock()
+        self._tiles: BoundedCache[tuple[float, tuple[int, int, int], int], TileMesh] = BoundedCache(max_bytes)
 
     def get(self, resolution_m: float, index: tuple[int, int, int], signature: int) -> TileMesh | None:
         """The tile with this content, if it is still held."""
-        with self._lock:
-            key = (resolution_m, index, signature)
-            tile = self._tiles.get(key)
-            if tile is not None:
-                self._tiles.move_to_end(key)
-            return tile
+        return self._tiles.get((resolution_m, index, signature))
 
     @property
     def is_full(self) -> bool:
         """Whether another tile would cost one that is held."""
-        return self._bytes > 0.9 * self._max_bytes
+        return self._tiles.is_full
 
     def put(self, tile: TileMesh) -> None:
         """Hold a tile; the least recently used ones make room."""
-        with self._lock:
-            key = (tile.resolution_m, tile.index, tile.signature)
-            if key in self._tiles:
-                return
-            self._tiles[key] = tile
-            self._bytes += tile.byte_count
-            while self._bytes > self._max_bytes and len(self._tiles) > 1:
-                _, old = self._tiles.popitem(last=False)
-                self._bytes -= old.byte_count
+        self._tiles.put((tile.resolution_m, tile.index, tile.signature), tile, tile.byte_count)
 
 
 @dataclass(frozen=True)
