@@ -18,7 +18,7 @@ from typing import Any
 
 from streamdgp.errors import InvalidInputError, StorageError
 from streamdgp.frames import Frame
-from streamdgp.frames.orient import OrientedPoints
+from streamdgp.frames.orient import PreparedFrame
 from streamdgp.reconstructor import Reconstructor
 from streamdgp.store import AtlasStore, FrameLog, LogRecord, RecordKind, StagedCommit, count_by_size
 from streamdgp.surface import SurfaceSnapshot
@@ -134,7 +134,7 @@ class FitWorker:
         self._committed_at_s = 0.0
         self._commit_seconds = 0.0
         # The next frames are decoded and oriented while this one is fitted, by log position.
-        self._ahead: dict[int, Future[OrientedPoints]] = {}
+        self._ahead: dict[int, Future[PreparedFrame]] = {}
         self._reader = ThreadPoolExecutor(1, f"decode-{name}")
         self._committer = ThreadPoolExecutor(1, f"commit-{name}")
         self._committing: Future[PublishedRevision] | None = None
@@ -181,18 +181,18 @@ class FitWorker:
         """Integrate one record of the log, in order."""
         if record.kind is RecordKind.FRAME:
             try:
-                points = self._points_of(record)
+                frame = self._frame_of(record)
                 self._give_way()
                 with self._slot:
-                    report = self._reconstructor.integrate(points)
+                    report = self._reconstructor.integrate(frame)
                 self._uncommitted_frames += 1
                 _LOGGER.debug("frame %s/%d: %s", record.producer, record.sequence, report)
             except InvalidInputError as error:
                 self._callbacks.rejected(record, error)
         self._position = record.position + 1
 
-    def _points_of(self, record: LogRecord) -> OrientedPoints:
-        """The record's oriented points; starts on those of the next ones, if they are there already."""
+    def _frame_of(self, record: LogRecord) -> PreparedFrame:
+        """The record's frame, prepared; starts on the next ones, if they are there already."""
         mine = self._ahead.pop(record.position, None) or self._start_on(record)
         end = min(record.position + 1 + _FRAMES_AHEAD, self._log.end_position)
         for position in range(record.position + 1, end):
@@ -204,7 +204,7 @@ class FitWorker:
                         self._ahead[position] = self._start_on(coming)
         return mine.result()
 
-    def _start_on(self, record: LogRecord) -> Future[OrientedPoints]:
+    def _start_on(self, record: LogRecord) -> Future[PreparedFrame]:
         return self._reader.submit(lambda: self._reconstructor.prepare(self._decode(record.payload)))
 
     def _is_commit_due(self) -> bool:

@@ -71,7 +71,7 @@ class FitConfig:
     refit_growth: float = 1.25
     """By what factor a cell's evidence mass must grow before a chart of many fits is refitted, > 1."""
     most_waiting: int = 4
-    """Charts are looked at when the view has moved by 1.5 anchor radii, or after so many frames, 1 to 30."""
+    """Charts are looked at when the view moved (``streamdgp.turns``), or after so many frames, 1 to 30."""
 
     def __post_init__(self) -> None:
         _require(_whole(self.width) and 4 <= self.width <= 1024, "width in 4..1024", self.width)

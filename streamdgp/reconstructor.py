@@ -28,7 +28,7 @@ from streamdgp.fitting.batches import ChartsToFit, fit_groups, map_batches, rast
 from streamdgp.fitting.features import SharedFeatures
 from streamdgp.fitting.regimes import make_regime
 from streamdgp.fitting.types import Regime
-from streamdgp.frames.orient import OrientedPoints, orient
+from streamdgp.frames.orient import OrientedPoints, PreparedFrame, prepare_frame
 from streamdgp.frames.types import Frame, FrameReport
 from streamdgp.levels import largest_level
 from streamdgp.memory import ArrayMemory, HeapMemory
@@ -97,7 +97,7 @@ class Reconstructor:
         self.frame_count = 0
         self._map: _Map | None = None
 
-    def prepare(self, frame: Frame) -> OrientedPoints:
+    def prepare(self, frame: Frame) -> PreparedFrame:
         """The part of ``integrate`` that needs nothing but the frame; from any thread.
 
         Raises
@@ -105,12 +105,13 @@ class Reconstructor:
         InvalidFrameError
             The frame cannot be used.
         """
-        return orient(frame, self.config.evidence.min_incidence_cos)
+        return prepare_frame(frame, self.config.evidence.min_incidence_cos)
 
-    def integrate(self, frame: Frame | OrientedPoints) -> FrameReport:
+    def integrate(self, frame: Frame | PreparedFrame) -> FrameReport:
         """Take in one frame: fuse, add anchors, fit what is new or changed, make it consistent.
 
-        A frame that shows what the one before showed is fused; the rest waits (see ``Turns``).
+        A frame that shows what the one before showed is fused, a second such in part; the rest waits (see
+        ``Turns``).
 
         What ``prepare`` made of a frame serves as well as the frame.
 
@@ -120,20 +121,24 @@ class Reconstructor:
             The frame cannot be used; the state is as before.
         """
         clock = _Clock()
-        points = frame if isinstance(frame, OrientedPoints) else self.prepare(frame)
+        prepared = frame if isinstance(frame, PreparedFrame) else self.prepare(frame)
+        look_frames, is_repetition = 1, False
+        if self._map is not None:
+            look_frames = self._map.turns.look_frames(prepared)
+            is_repetition = self._map.turns.is_repetition(look_frames)
+        points = prepared.points(is_repetition)
         clock.lap("orient")
         with self._memory.writing():
-            report = self._integrate(points, clock)
+            report = self._integrate(points, look_frames, clock)
         self._memory.relieve()
         return report
 
-    def _integrate(self, points: OrientedPoints, clock: _Clock) -> FrameReport:
+    def _integrate(self, points: OrientedPoints, look_frames: int, clock: _Clock) -> FrameReport:
         index = self.frame_count
         if not len(points):
             self.frame_count += 1
             return FrameReport(index, dropped=points.dropped, charts_untouched=self.chart_count)
         m = self._map_for(points)
-        look_frames = m.turns.look_frames(points)
         touched = m.evidence.integrate(points, index, look_frames)
         self.frame_count += 1
         m.changed_surfels.append(touched.index)

@@ -50,7 +50,7 @@ _BEFORE = 2.0 / 3.0
 _LEVELS = 6.0
 _BULGE = 0.3
 # What comes into space that was long free must be able to show within some frames.
-_MOST_INHERITED = 8
+_MOST_INHERITED = 7
 # The cells of a chart side by side, as rows of a scratch.
 _CELLS = SUPPORT_CELLS * SUPPORT_CELLS
 _U, _V, _D, _FACING = (_CELLS * k for k in range(4))

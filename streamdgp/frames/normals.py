@@ -18,7 +18,7 @@ from numba import njit
 
 from streamdgp.parts import in_parts
 
-__all__ = ["organised_normals"]
+__all__ = ["organised_normals", "spread_normals"]
 
 _MAX_RADIUS = 15
 _NOISE_WIDTHS = np.float32(4.0)
@@ -314,8 +314,7 @@ def organised_normals(
     cell_rad
         Angle between cells; if given, windows grow to four standard deviations of the noise.
     stride
-        Fit a plane at every ``stride``-th row and column; the cells between take that normal when they
-        lie on the plane within 4 sigma.
+        Fit a plane at every ``stride``-th cell of every ``stride``-th row; the others get none.
     slopes
         A neighbour whose depth differs by more than ``slope * lateral distance + 4 sigma`` is not
         considered; the next is tried where the first finds no plane that explains them, or those
@@ -338,17 +337,39 @@ def organised_normals(
 
     def fit(which: int) -> None:
         def band(begin: int, end: int) -> None:
-            # Bands start at a multiple of the stride, so a block never spans two of them.
             rows = (begin * stride, min(end * stride, height))
             _window_normals(
                 ranges, directions, sigma, radius, cell_rad, stride, which, slope_array, wrap, *rows,
                 normals, residual,
             )  # fmt: skip
-            if stride > 1 and which != _NODES:
-                _spread_normals(ranges, directions, sigma, stride, *rows, normals)
 
         in_parts(band, -(-height // stride))
 
     for which in (_NODES, _OTHERS) if shared else (_ALL,):
         fit(which)
     return normals, residual
+
+
+def spread_normals(
+    ranges_m: npt.NDArray[np.float32],
+    rays: npt.NDArray[np.float32],
+    sigma_m: npt.NDArray[np.float32],
+    normals: npt.NDArray[np.float32],
+    stride: int,
+) -> npt.NDArray[np.float32]:
+    """Return normals (H, W, 3) where every ``stride``-th cell of every such row had one before.
+
+    Cells between take the normal of the first cell of their block when they lie on its plane within 4 sigma.
+    The other arrays are those that ``organised_normals`` was given.
+    """
+    height = len(ranges_m)
+    spread = normals.copy()
+
+    def band(begin: int, end: int) -> None:
+        # Bands start at a multiple of the stride, so a block never spans two of them.
+        rows = (begin * stride, min(end * stride, height))
+        _spread_normals(ranges_m, rays, sigma_m, stride, *rows, spread)
+
+    if stride > 1:
+        in_parts(band, -(-height // stride))
+    return spread

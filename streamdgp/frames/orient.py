@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +12,12 @@ from scipy.spatial import cKDTree
 
 from streamdgp.frames.kernels import world_points
 from streamdgp.frames.noise import DEPTH_CAMERA_NOISE, LIDAR_NOISE, depth_camera_sigma_m, lidar_sigma_m
-from streamdgp.frames.normals import organised_normals
+from streamdgp.frames.normals import organised_normals, spread_normals
 from streamdgp.frames.shadows import in_shadow
 from streamdgp.frames.types import DepthFrame, Frame, PointFrame, RangeImageFrame
 from streamdgp.frames.view import SensorView, SphereBins
 
-__all__ = ["OrientedPoints", "orient"]
+__all__ = ["OrientedPoints", "PreparedFrame", "orient", "prepare_frame"]
 
 _PINHOLE_WINDOW = 2
 _SPHERE_WINDOW = 3
@@ -53,17 +54,37 @@ class OrientedPoints:
         return float(np.quantile(self.sigma_m, 0.8)) if len(self) else 0.0
 
 
+@dataclass(frozen=True)
+class PreparedFrame:
+    """A frame before it is known how many of its points count.
+
+    view and spacing_m as those of its points. ``points(sparse)`` gives these: all, or of a depth image
+    only the pixels that planes were fitted at, about 320 in a row.
+    """
+
+    view: SensorView | None
+    spacing_m: float
+    points: Callable[[bool], OrientedPoints]
+
+
+def prepare_frame(frame: Frame, min_incidence_cos: float) -> PreparedFrame:
+    """Do what is the same for all and for few points of a frame: normals, most of all."""
+    if isinstance(frame, DepthFrame):
+        return _prepare_depth(frame, min_incidence_cos)
+    if isinstance(frame, RangeImageFrame):
+        oriented = _orient_range_image(frame, min_incidence_cos)
+    else:
+        oriented = _orient_points(frame, min_incidence_cos)
+    return PreparedFrame(oriented.view, oriented.spacing_m, lambda _: oriented)
+
+
 def orient(frame: Frame, min_incidence_cos: float) -> OrientedPoints:
     """Turn a frame into oriented points (normals, noise, world frame).
 
     Measurements that are not finite, out of range, at a grazing angle or on a depth discontinuity
     are dropped and counted.
     """
-    if isinstance(frame, DepthFrame):
-        return _orient_depth(frame, min_incidence_cos)
-    if isinstance(frame, RangeImageFrame):
-        return _orient_range_image(frame, min_incidence_cos)
-    return _orient_points(frame, min_incidence_cos)
+    return prepare_frame(frame, min_incidence_cos).points(False)
 
 
 def _usable(ranges: npt.NDArray[np.float32], minimum: float, maximum: float) -> npt.NDArray[np.float32]:
@@ -120,11 +141,12 @@ def _pinhole_rays(
     return rays, length, rays / length[..., None]
 
 
-def _orient_depth(frame: DepthFrame, min_cos: float) -> OrientedPoints:
+def _prepare_depth(frame: DepthFrame, min_cos: float) -> PreparedFrame:
     depth = _usable(frame.depth_m, frame.min_range_m, frame.max_range_m)
     height, width = depth.shape
     k = frame.intrinsics
-    rays, length, unit = _pinhole_rays(k.fx, k.fy, k.cx, k.cy, height, width)
+    _, length, unit = _pinhole_rays(k.fx, k.fy, k.cx, k.cy, height, width)
+    # The noise model is axial; along the ray it is longer by the same factor as the ray.
     sigma = depth_camera_sigma_m(depth) * length
     # A window of at least 7x7 pixels of a 320-wide image: the same angle at every resolution.
     stride = max(1, width // 320)
@@ -138,17 +160,49 @@ def _orient_depth(frame: DepthFrame, min_cos: float) -> OrientedPoints:
         slopes=(6.0, 1.5, 0.6),
         shared=True,
     )
-    normals[in_shadow(depth, k.fx)] = 0
     seen = depth[depth > 0]
     spacing = float(np.median(seen) / np.sqrt(k.fx * k.fy)) if len(seen) else 0.0
-    points = (rays * depth[..., None]).reshape(-1, 3)
-    color = None if frame.color is None else frame.color.reshape(-1, 3)
-    # The noise model is axial; along the ray it is longer by the same factor as the ray.
+    view = _pinhole_view(frame, depth)
+    return PreparedFrame(
+        view, spacing, partial(_depth_points, frame, view, spacing, sigma, normals, stride, min_cos)
+    )
+
+
+def _depth_points(
+    frame: DepthFrame,
+    view: SensorView,
+    spacing: float,
+    sigma: npt.NDArray[np.float32],
+    normals: npt.NDArray[np.float32],
+    stride: int,
+    min_cos: float,
+    sparse: bool,
+) -> OrientedPoints:
+    """Points of a depth image whose every ``stride``-th pixel has its normal: these if sparse, else all."""
+    k, depth = frame.intrinsics, view.seen_m
+    rays, length, unit = _pinhole_rays(k.fx, k.fy, k.cx, k.cy, *depth.shape)
+    color = frame.color
+    step = stride if sparse else 1
+    if sparse:
+        depth, sigma, rays = (x[::step, ::step] for x in (depth, sigma, rays))
+        normals = normals[::step, ::step].copy()
+        color = None if color is None else color[::step, ::step]
+    else:
+        normals = spread_normals(depth * length, unit, sigma, normals, stride)
+    normals[in_shadow(depth, k.fx / step)] = 0
     oriented = _world(
-        frame, points, normals.reshape(-1, 3), sigma.reshape(-1), np.zeros(3), color, spacing, depth.size,
-        min_cos, width,
-    )  # fmt: skip
-    return replace(oriented, view=_pinhole_view(frame, depth))
+        frame,
+        (rays * depth[..., None]).reshape(-1, 3),
+        normals.reshape(-1, 3),
+        sigma.reshape(-1),
+        np.zeros(3),
+        None if color is None else color.reshape(-1, 3),
+        spacing,
+        depth.size,
+        min_cos,
+        depth.shape[1],
+    )
+    return replace(oriented, view=view)
 
 
 def _pinhole_view(frame: DepthFrame, depth: npt.NDArray[np.float32]) -> SensorView:

@@ -18,7 +18,6 @@ from tests.reference.scans import VOXEL_M
 from tests.reference.shapes import Sphere, depth_frame, look_at
 
 RADIUS_M = 4 * VOXEL_M
-MOST_MOVED_M = 1.5 * RADIUS_M
 
 
 def _reconstructor(most_waiting: int) -> Reconstructor:
@@ -46,19 +45,55 @@ def test_a_camera_that_stands_still(most_waiting: int) -> None:
     assert [_had_turn(one, _frame(k)) for k in range(10)] == [k % most_waiting == 0 for k in range(10)]
 
 
-def test_a_view_that_moves_by_one_and_a_half_radii_has_its_turn_at_once() -> None:
+def test_a_view_that_moves_by_two_radii_has_its_turn_at_once() -> None:
+    """In steps of less than one radius; the places are in halves of the two."""
     one = _reconstructor(30)
-    shifts_m = [0.0, 0.9, 0.99, 1.01, 1.9, 2.1, 1.2, 1.0]
-    turns = [_had_turn(one, _frame(k, MOST_MOVED_M * shift)) for k, shift in enumerate(shifts_m)]
-    assert turns == [True, False, False, True, False, True, False, True]
+    places = [0.0, 0.9, 1.8, 1.99, 2.01, 2.9, 3.8, 4.1, 3.2, 2.3, 2.05]
+    turns = [_had_turn(one, _frame(k, RADIUS_M * place)) for k, place in enumerate(places)]
+    assert np.flatnonzero(turns).tolist() == [0, 4, 7, 10]
+
+
+def test_a_view_that_moves_by_a_radius_in_one_frame_has_its_turn_at_once() -> None:
+    one = _reconstructor(30)
+    places = [0.0, 0.99, 0.0, 1.01, 2.0, 0.98, 0.0]
+    turns = [_had_turn(one, _frame(k, RADIUS_M * place)) for k, place in enumerate(places)]
+    assert np.flatnonzero(turns).tolist() == [0, 3, 5]
 
 
 def test_turning_moves_what_is_seen() -> None:
     """By the angle times the distance of the surface, about a metre here."""
     one = _reconstructor(30)
-    angles = [-1.2, -0.4, 0.0, 0.7, 1.2]
-    turns = [_had_turn(one, _frame(k, turn_rad=MOST_MOVED_M * angle)) for k, angle in enumerate(angles)]
-    assert turns == [True, False, True, False, True]
+    angles = [-1.2, -0.4, 0.3, 0.5, 0.9, 2.0, 2.2]
+    turns = [_had_turn(one, _frame(k, turn_rad=RADIUS_M * angle)) for k, angle in enumerate(angles)]
+    assert turns == [True, False, False, False, True, True, False]
+
+
+def test_after_a_jump_the_turns_are_near_one_another() -> None:
+    """One frame after it, then two, then as many as there may be; where nothing was before is no jump."""
+    one = _reconstructor(4)
+    places = 5 * [0.0] + 13 * [3.2 * RADIUS_M]
+    turns = [_had_turn(one, _frame(k, place)) for k, place in enumerate(places)]
+    assert np.flatnonzero(turns).tolist() == [0, 4, 5, 6, 8, 12, 16]
+
+
+def test_of_a_large_image_that_repeats_another_every_second_pixel_counts() -> None:
+    """The first that waits, and every turn, are fused whole; of others, what planes were fitted at."""
+    frame = depth_frame(
+        Sphere(radius=0.3), look_at((0.0, 0.0, -1.3), (0.0, 0.0, 0.0)), width=640, height=480, focal=640.0,
+        rng=np.random.default_rng(0),
+    )  # fmt: skip
+    one = _reconstructor(5)
+    points = [one.integrate(frame).points for _ in range(7)]
+    assert points[0] == points[1] == points[5] == points[6] > 50_000
+    assert points[2] == points[3] == points[4] == pytest.approx(points[0] / 4, rel=0.02)
+    whole, few = (one.prepare(frame).points(is_sparse) for is_sparse in (False, True))
+    # Each of them is one of all, but for what the shadow's width is rounded to.
+    place = {tuple(x): k for k, x in enumerate(whole.positions_m.tolist())}
+    found = [place[x] for x in map(tuple, few.positions_m.tolist()) if x in place]
+    assert len(found) > 0.99 * len(few)
+    assert few.view is not None
+    assert few.view.seen_m.shape == (480, 640)
+    assert few.spacing_m == whole.spacing_m
 
 
 def test_points_without_a_view_have_their_turn_in_every_frame() -> None:
@@ -124,7 +159,7 @@ def test_surfels_that_wait_are_joined_like_a_dictionary() -> None:
     rng = np.random.default_rng(1)
     evidence = SurfelMap(VOXEL_M, SceneConfig().evidence)
     one = _reconstructor(1)
-    evidence.integrate(one.prepare(_frame(0)), 0)
+    evidence.integrate(one.prepare(_frame(0)).points(False), 0)
     size = len(evidence)
     parts = [
         TouchedSurfels(rng.permutation(size)[:n].astype(np.int64), rng.normal(size=n)) for n in (500, 700, 0)
