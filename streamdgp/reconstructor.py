@@ -126,7 +126,7 @@ class Reconstructor:
         if self._map is not None:
             look_frames = self._map.turns.look_frames(prepared)
             is_repetition = self._map.turns.is_repetition(look_frames)
-        points = prepared.points(is_repetition)
+        points = prepared.points(is_sparse=is_repetition)
         clock.lap("orient")
         with self._memory.writing():
             report = self._integrate(points, look_frames, clock)

@@ -33,30 +33,13 @@ def world_points(
     incidence cosine (K,) float32, and the rows that were kept (K,) int64.
     """
     n = points.shape[0]
-    cosine = np.empty(n, np.float32)
-    kept = 0
-    for i in range(n):
-        cosine[i] = -2.0
-        nx, ny, nz = normals[i, 0], normals[i, 1], normals[i, 2]
-        if nx == 0.0 and ny == 0.0 and nz == 0.0:
-            continue
-        value = np.float32(1.0)
-        if has_origin:
-            x = np.float32(origin[0]) - points[i, 0]
-            y = np.float32(origin[1]) - points[i, 1]
-            z = np.float32(origin[2]) - points[i, 2]
-            distance = np.sqrt(x * x + y * y + z * z)
-            value = (x * nx + y * ny + z * nz) / max(distance, np.float32(1e-12))
-            if not value >= min_cos:
-                continue
-        cosine[i] = value
-        kept += 1
-    positions = np.empty((kept, 3))
-    turned = np.empty((kept, 3), np.float32)
-    noise = np.empty(kept, np.float32)
-    incidence = np.empty(kept, np.float32)
-    row = np.empty(kept, np.int64)
+    positions = np.empty((n, 3))
+    turned = np.empty((n, 3), np.float32)
+    noise = np.empty(n, np.float32)
+    incidence = np.empty(n, np.float32)
+    row = np.empty(n, np.int64)
     k = 0
+    ox, oy, oz = np.float32(origin[0]), np.float32(origin[1]), np.float32(origin[2])
     r00, r01, r02 = rotation[0, 0], rotation[0, 1], rotation[0, 2]
     r10, r11, r12 = rotation[1, 0], rotation[1, 1], rotation[1, 2]
     r20, r21, r22 = rotation[2, 0], rotation[2, 1], rotation[2, 2]
@@ -65,18 +48,25 @@ def world_points(
         for left in range(0, width, _BLOCK):
             for row_start in range(top, min(top + _BLOCK * width, n), width):
                 for i in range(row_start + left, row_start + min(left + _BLOCK, width)):
-                    if cosine[i] < -1.5:
+                    nx, ny, nz = normals[i, 0], normals[i, 1], normals[i, 2]
+                    if nx == 0.0 and ny == 0.0 and nz == 0.0:
                         continue
                     px, py, pz = points[i, 0], points[i, 1], points[i, 2]
+                    cosine = np.float32(1.0)
+                    if has_origin:
+                        x, y, z = ox - px, oy - py, oz - pz
+                        distance = np.sqrt(x * x + y * y + z * z)
+                        cosine = (x * nx + y * ny + z * nz) / max(distance, np.float32(1e-12))
+                        if not cosine >= min_cos:
+                            continue
                     positions[k, 0] = r00 * px + r01 * py + r02 * pz + t0
                     positions[k, 1] = r10 * px + r11 * py + r12 * pz + t1
                     positions[k, 2] = r20 * px + r21 * py + r22 * pz + t2
-                    px, py, pz = normals[i, 0], normals[i, 1], normals[i, 2]
-                    turned[k, 0] = r00 * px + r01 * py + r02 * pz
-                    turned[k, 1] = r10 * px + r11 * py + r12 * pz
-                    turned[k, 2] = r20 * px + r21 * py + r22 * pz
+                    turned[k, 0] = r00 * nx + r01 * ny + r02 * nz
+                    turned[k, 1] = r10 * nx + r11 * ny + r12 * nz
+                    turned[k, 2] = r20 * nx + r21 * ny + r22 * nz
                     noise[k] = sigma[i]
-                    incidence[k] = cosine[i]
+                    incidence[k] = cosine
                     row[k] = i
                     k += 1
-    return positions, turned, noise, incidence, row
+    return positions[:k], turned[:k], noise[:k], incidence[:k], row[:k]

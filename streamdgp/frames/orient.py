@@ -56,15 +56,15 @@ class OrientedPoints:
 
 @dataclass(frozen=True)
 class PreparedFrame:
-    """A frame before it is known how many of its points count.
-
-    view and spacing_m as those of its points. ``points(sparse)`` gives these: all, or of a depth image
-    only the pixels that planes were fitted at, about 320 in a row.
-    """
+    """A frame before it is known how many of its points count; view and spacing_m as those of all of them."""
 
     view: SensorView | None
     spacing_m: float
-    points: Callable[[bool], OrientedPoints]
+    _points: Callable[[bool], OrientedPoints]
+
+    def points(self, *, is_sparse: bool = False) -> OrientedPoints:
+        """All points; sparse, of a depth image those that normals were fitted at, at least 320 in a row."""
+        return self._points(is_sparse)
 
 
 def prepare_frame(frame: Frame, min_incidence_cos: float) -> PreparedFrame:
@@ -84,7 +84,7 @@ def orient(frame: Frame, min_incidence_cos: float) -> OrientedPoints:
     Measurements that are not finite, out of range, at a grazing angle or on a depth discontinuity
     are dropped and counted.
     """
-    return prepare_frame(frame, min_incidence_cos).points(False)
+    return prepare_frame(frame, min_incidence_cos).points()
 
 
 def _usable(ranges: npt.NDArray[np.float32], minimum: float, maximum: float) -> npt.NDArray[np.float32]:
@@ -176,14 +176,14 @@ def _depth_points(
     normals: npt.NDArray[np.float32],
     stride: int,
     min_cos: float,
-    sparse: bool,
+    is_sparse: bool,
 ) -> OrientedPoints:
     """Points of a depth image whose every ``stride``-th pixel has its normal: these if sparse, else all."""
     k, depth = frame.intrinsics, view.seen_m
     rays, length, unit = _pinhole_rays(k.fx, k.fy, k.cx, k.cy, *depth.shape)
     color = frame.color
-    step = stride if sparse else 1
-    if sparse:
+    step = stride if is_sparse else 1
+    if is_sparse:
         depth, sigma, rays = (x[::step, ::step] for x in (depth, sigma, rays))
         normals = normals[::step, ::step].copy()
         color = None if color is None else color[::step, ::step]

@@ -86,7 +86,7 @@ def test_of_a_large_image_that_repeats_another_every_second_pixel_counts() -> No
     points = [one.integrate(frame).points for _ in range(7)]
     assert points[0] == points[1] == points[5] == points[6] > 50_000
     assert points[2] == points[3] == points[4] == pytest.approx(points[0] / 4, rel=0.02)
-    whole, few = (one.prepare(frame).points(is_sparse) for is_sparse in (False, True))
+    whole, few = (one.prepare(frame).points(is_sparse=is_sparse) for is_sparse in (False, True))
     # Each of them is one of all, but for what the shadow's width is rounded to.
     place = {tuple(x): k for k, x in enumerate(whole.positions_m.tolist())}
     found = [place[x] for x in map(tuple, few.positions_m.tolist()) if x in place]
@@ -159,7 +159,7 @@ def test_surfels_that_wait_are_joined_like_a_dictionary() -> None:
     rng = np.random.default_rng(1)
     evidence = SurfelMap(VOXEL_M, SceneConfig().evidence)
     one = _reconstructor(1)
-    evidence.integrate(one.prepare(_frame(0)).points(False), 0)
+    evidence.integrate(one.prepare(_frame(0)).points(), 0)
     size = len(evidence)
     parts = [
         TouchedSurfels(rng.permutation(size)[:n].astype(np.int64), rng.normal(size=n)) for n in (500, 700, 0)
