@@ -27,7 +27,7 @@ _SURFELS, _GAINED = "waiting_surfels", "waiting_gained"
 _MOST_MOVED_RADII = 2.0
 # And a frame that shows so much else than the one before is not one of many that show the same.
 _MOST_MOVED_AT_ONCE_RADII = 1.0
-# Less than what a chart reaches to either side: in what a view shows after more, no chart is where one was.
+# About what a chart is across, 3.2 radii: after more, every place of the view shows another one.
 _JUMP_RADII = 3.0
 
 
@@ -55,7 +55,7 @@ class Turns:
         self._pose_before: npt.NDArray[np.float64] | None = None
         self._waiting = _nothing()
 
-    def look_frames(self, frame: PreparedFrame | OrientedPoints) -> int:
+    def look_frames(self, frame: PreparedFrame) -> int:
         """The frames since the charts' last turn, with this one, if it is their turn; else 0."""
         is_due = (
             self._frames + 1 >= self._next_after
