@@ -104,9 +104,7 @@ def _to_counts(
     if not values_m.size or not np.isfinite(values_m).all() or values_m.min() < 0:
         return None
     for scale_m in scales_m:
-        with np.errstate(over="ignore"):
-            # Single precision: off by a fiftieth of a count at most, and what is not the same is refused.
-            counts = np.rint(values_m * np.float32(1 / scale_m))
+        counts = np.rint(values_m.astype(np.float64) / scale_m)
         if counts.max() <= np.iinfo(np.uint16).max:
             counts16 = counts.astype(np.uint16)
             if np.array_equal(_from_counts(counts16, scale_m), values_m):
