@@ -68,11 +68,11 @@ class AddressedArrays:
 
     def extend(self, arrays: Iterable[npt.NDArray[np.float32]]) -> None:
         """Append arrays."""
-        for array in arrays:
-            self._arrays.append(array)
-            if len(self._arrays) > len(self._addresses):
-                self._addresses = np.concatenate([self._addresses, np.zeros_like(self._addresses)])
-            self._addresses[len(self._arrays) - 1] = array.__array_interface__["data"][0]
+        begin = len(self._arrays)
+        self._arrays.extend(arrays)
+        while len(self._arrays) > len(self._addresses):
+            self._addresses = np.concatenate([self._addresses, np.zeros_like(self._addresses)])
+        self._addresses[begin : len(self._arrays)] = _addresses_of(self._arrays[begin:])
 
     def extend_empty(self, count: int) -> None:
         """Append entries that have no array yet."""
@@ -86,11 +86,10 @@ class AddressedArrays:
         if isinstance(arrays, np.ndarray):
             first = arrays.__array_interface__["data"][0]
             self._addresses[indices] = first + arrays.strides[0] * np.arange(len(arrays))
-            for index, array in zip(indices.tolist(), arrays, strict=True):
-                self._arrays[index] = array
-            return
-        for row, index in enumerate(indices):
-            self[index] = arrays[row]
+        else:
+            self._addresses[indices] = _addresses_of(arrays)
+        for index, array in zip(indices.tolist(), arrays, strict=True):
+            self._arrays[index] = array
 
     def addresses(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Addresses (K,) of arrays, valid while nobody replaces them."""
@@ -108,6 +107,10 @@ class AddressedArrays:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> AddressedArrays:
         return _addressed(array.copy() for array in self._arrays)
+
+
+def _addresses_of(arrays: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.int64]:
+    return np.array([array.__array_interface__["data"][0] for array in arrays], np.int64)
 
 
 def require_within(indices: npt.NDArray[np.int64], count: int) -> None:

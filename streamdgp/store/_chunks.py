@@ -6,6 +6,7 @@ commit competes with the fitting for the processors. What arrays are, and all re
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from functools import cache
 from typing import Any, Literal
@@ -52,11 +53,14 @@ def encode_chunk(values: npt.NDArray[Any], rows: int) -> bytes:
     return packed + struct.pack("<I", google_crc32c.value(packed))
 
 
-async def write_chunk(array: zarr.AsyncArray[Any], page: int, values: npt.NDArray[Any]) -> None:
-    """Store a page of an array, or the part of it that has rows yet."""
+async def write_chunk(
+    array: zarr.AsyncArray[Any], page: int, values: npt.NDArray[Any], room: asyncio.Semaphore
+) -> None:
+    """Store a page of an array, or the part of it that has rows yet, once there is room for it."""
     key = array.metadata.encode_chunk_key((page, *(0 for _ in values.shape[1:])))
-    data = encode_chunk(values, array.chunks[0])
-    await (array.store_path / key).set(default_buffer_prototype().buffer.from_bytes(data))
+    async with room:
+        data = encode_chunk(values, array.chunks[0])
+        await (array.store_path / key).set(default_buffer_prototype().buffer.from_bytes(data))
 
 
 def _shuffle(dtype: np.dtype[Any]) -> Literal["shuffle", "bitshuffle"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +17,8 @@ from streamdgp.store._paging import page_rows, touched_pages
 
 __all__ = ["Layout", "StagedColumn", "layouts_of", "stage_table", "write_array", "write_columns"]
 
+# Chunks on their way to the disk while others are packed; each is as large as a page at most.
+_AT_ONCE = 16
 _AnyArray = zarr.AsyncArray[Any]
 
 
@@ -79,20 +82,29 @@ async def write_columns(root: zarr.AsyncGroup, staged: list[StagedColumn], diges
     Columns of the same table that are not staged are deleted.
     """
     written: Digests = {}
+    room = asyncio.Semaphore(_AT_ONCE)
     for name in sorted({one.table for one in staged}):
         group = await root.require_group(f"tables/{name}")
         columns = {one.column for one in staged if one.table == name}
         stored = {column: array async for column, array in group.arrays()}
         for column in sorted(stored.keys() - columns):
             await group.delitem(column)
-        for one in (one for one in staged if one.table == name):
-            array = None if one.is_new else stored[one.column]
-            written |= await _write_column(group, array, one, digests)
+        coming = [
+            _write_column(group, None if one.is_new else stored[one.column], one, digests, room)
+            for one in staged
+            if one.table == name
+        ]
+        for fresh in await asyncio.gather(*coming):
+            written |= fresh
     return written
 
 
 async def _write_column(
-    group: zarr.AsyncGroup, array: _AnyArray | None, staged: StagedColumn, digests: Digests
+    group: zarr.AsyncGroup,
+    array: _AnyArray | None,
+    staged: StagedColumn,
+    digests: Digests,
+    room: asyncio.Semaphore,
 ) -> Digests:
     layout, known = staged.layout, digests
     shape, n = (layout.row_count, *layout.row_shape), layout.rows_per_page
@@ -106,9 +118,9 @@ async def _write_column(
     fresh = {
         (staged.table, staged.column, page): page_digest(values) for page, values in staged.pages.items()
     }
-    for key, digest in fresh.items():
-        if known.get(key) != digest and staged.pages[key[2]].size:
-            await write_chunk(array, key[2], staged.pages[key[2]])
+    changed = [key[2] for key, digest in fresh.items() if known.get(key) != digest]
+    written = [(page, staged.pages[page]) for page in changed if staged.pages[page].size]
+    await asyncio.gather(*(write_chunk(array, page, values, room) for page, values in written))
     return fresh
 
 

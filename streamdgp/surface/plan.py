@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ __all__ = ["TilePlan", "plan_tiles", "tiles_of"]
 
 # Charts and tiles are paired in slabs of so many pairs: what a plan takes does not grow with the map.
 _PAIRS_AT_ONCE = 1 << 18
+_MOST_NUMBERS = 2**62
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,15 @@ class TilePlan:
 def tiles_of(low: npt.NDArray[np.int64], high: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """The distinct tiles (T, 3), in lattice order, that boxes of tiles (K, 3) from low to high contain."""
     tile, _ = _pairs(low, high)
-    return np.unique(tile, axis=0)
+    if not len(tile):
+        return tile
+    first = tile.min(0)
+    span = tile.max(0) - first + 1
+    if math.prod(span.tolist()) > _MOST_NUMBERS:
+        return np.unique(tile, axis=0)
+    # Sorting numbers takes a quarter of the time that sorting rows does.
+    number = np.unique(_numbers(tile, first, span))
+    return first + np.stack([number // (span[1] * span[2]), number // span[2] % span[1], number % span[2]], 1)
 
 
 def plan_tiles(
@@ -97,13 +107,16 @@ def _contains(tiles: npt.NDArray[np.int64], asked: npt.NDArray[np.int64]) -> npt
     """Which of the asked tiles (P, 3) are among these (T, 3); the asked lie in their bounding box."""
     first = tiles.min(0)
     span = tiles.max(0) - first + 1
+    return np.isin(_numbers(asked, first, span), _numbers(tiles, first, span))
 
-    def number(of: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        at = of - first
-        numbers: npt.NDArray[np.int64] = (at[:, 0] * span[1] + at[:, 1]) * span[2] + at[:, 2]
-        return numbers
 
-    return np.isin(number(asked), number(tiles))
+def _numbers(
+    tiles: npt.NDArray[np.int64], first: npt.NDArray[np.int64], span: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """Places (P,) of tiles (P, 3) in the box of ``span`` tiles from ``first``, in lattice order."""
+    at = tiles - first
+    numbers: npt.NDArray[np.int64] = (at[:, 0] * span[1] + at[:, 1]) * span[2] + at[:, 2]
+    return numbers
 
 
 def _mix(h: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

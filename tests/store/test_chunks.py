@@ -41,8 +41,9 @@ def test_the_same_bytes_as_zarr(column: str, rows: int) -> None:
     assert has_our_codecs(array)
 
     async def write() -> None:
-        for page in range(-(-rows // _ROWS)):
-            await write_chunk(array.async_array, page, values[page * _ROWS : (page + 1) * _ROWS])
+        room = asyncio.Semaphore(2)
+        pages = ((page, values[page * _ROWS : (page + 1) * _ROWS]) for page in range(-(-rows // _ROWS)))
+        await asyncio.gather(*(write_chunk(array.async_array, page, part, room) for page, part in pages))
 
     asyncio.run(write())
     assert array[:].tobytes() == values.tobytes()
@@ -53,7 +54,7 @@ def test_the_same_bytes_as_zarr(column: str, rows: int) -> None:
 def test_a_page_that_is_cut_or_changed_is_not_read(tmp_path: Path) -> None:
     values = make_columns(_ROWS, 1)["weights"]
     array = _array(LocalStore(tmp_path), "a", values)
-    asyncio.run(write_chunk(array.async_array, 0, values))
+    asyncio.run(write_chunk(array.async_array, 0, values, asyncio.Semaphore(1)))
     (chunk,) = (path for path in tmp_path.rglob("0") if path.is_file())
     data = chunk.read_bytes()
     for damaged in (data[:-5], data[:100] + bytes([data[100] ^ 1]) + data[101:]):
