@@ -28,13 +28,14 @@ from streamdgp.fitting.batches import ChartsToFit, fit_groups, map_batches, rast
 from streamdgp.fitting.features import SharedFeatures
 from streamdgp.fitting.regimes import make_regime
 from streamdgp.fitting.types import Regime
+from streamdgp.foresight import Foresight
 from streamdgp.frames.orient import OrientedPoints, PreparedFrame, prepare_frame
 from streamdgp.frames.types import Frame, FrameReport
 from streamdgp.levels import largest_level
 from streamdgp.memory import ArrayMemory, HeapMemory
 from streamdgp.scale import resolve_scale
 from streamdgp.surface.snapshot import SurfaceSnapshot
-from streamdgp.turns import Turns
+from streamdgp.turns import Schedule, Turns
 
 __all__ = ["Reconstructor"]
 
@@ -66,7 +67,7 @@ class _Map:
         self.min_cos = float(np.cos(np.deg2rad(config.normal_angle_deg)))
         self.atlas = Atlas(config.anchor_radius_m, scale_m, self.regime.parameter_count, memory)
         self.largest_level = largest_level(config.largest_radius_ratio)
-        self.turns = Turns(config.fit.most_waiting, config.anchor_radius_m)
+        self.turns = Turns(Schedule(config.fit.most_waiting, config.anchor_radius_m))
         self.changed_surfels: list[npt.NDArray[np.int64]] = []
         self.changed_charts: list[npt.NDArray[np.int64]] = []
         self.committed_views = 0
@@ -96,16 +97,20 @@ class Reconstructor:
         self._memory = memory or HeapMemory()
         self.frame_count = 0
         self._map: _Map | None = None
+        self._foresight = Foresight()
 
     def prepare(self, frame: Frame) -> PreparedFrame:
-        """The part of ``integrate`` that needs nothing but the frame; from any thread.
+        """The part of ``integrate`` that needs nothing but the frame; from any thread, best in order.
 
         Raises
         ------
         InvalidFrameError
             The frame cannot be used.
         """
-        return prepare_frame(frame, self.config.evidence.min_incidence_cos)
+        prepared = prepare_frame(frame, self.config.evidence.min_incidence_cos)
+        if not self._foresight.expect(prepared):
+            prepared.complete()
+        return prepared
 
     def integrate(self, frame: Frame | PreparedFrame) -> FrameReport:
         """Take in one frame: fuse, add anchors, fit what is new or changed, make it consistent.
@@ -122,14 +127,18 @@ class Reconstructor:
         """
         clock = _Clock()
         prepared = frame if isinstance(frame, PreparedFrame) else self.prepare(frame)
-        look_frames, is_repetition = 1, False
-        if self._map is not None:
-            look_frames = self._map.turns.look_frames(prepared)
-            is_repetition = self._map.turns.is_repetition(look_frames)
-        points = prepared.points(is_sparse=is_repetition)
-        clock.lap("orient")
-        with self._memory.writing():
-            report = self._integrate(points, look_frames, clock)
+        try:
+            look_frames, is_repetition = 1, False
+            if self._map is not None:
+                schedule = self._map.turns.schedule
+                look_frames = schedule.look_frames(prepared)
+                is_repetition = schedule.is_repetition(look_frames)
+            points = prepared.points(is_sparse=is_repetition)
+            clock.lap("orient")
+            with self._memory.writing():
+                report = self._integrate(points, look_frames, clock)
+        finally:
+            self._foresight.settle(prepared, None if self._map is None else self._map.turns.schedule)
         self._memory.relieve()
         return report
 

@@ -1,6 +1,6 @@
 """In which frames charts have their turn, and what waits for it.
 
-Evidence takes every frame; of a depth image that waits beside another, the pixels that planes were fitted at.
+Evidence takes every frame; of a large depth image that waits beside another, one pixel in sixteen.
 What a view sees through, its votes on what shows, anchors, fits and consistency come once the view has moved
 by two anchor radii since they came last, or by one since the frame before, or after so many frames: what a
 camera sees several times within a sixth of a second is the same surface. After a view that shares little with
@@ -10,7 +10,8 @@ the last, so many are one, then two, and so on. Nothing here depends on the cloc
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,9 @@ from streamdgp.evidence.precision import WEIGHT_BITS, rounded
 from streamdgp.evidence.surfels import SurfelMap, TouchedSurfels
 from streamdgp.frames.orient import OrientedPoints, PreparedFrame
 
-__all__ = ["Turns"]
+__all__ = ["Schedule", "Turns"]
+
+_Seen: TypeAlias = PreparedFrame | OrientedPoints
 
 _SURFELS, _GAINED = "waiting_surfels", "waiting_gained"
 # A chart reaches 1.6 anchor radii from its anchor: what comes into view by these mostly has charts.
@@ -31,8 +34,9 @@ _MOST_MOVED_AT_ONCE_RADII = 1.0
 _JUMP_RADII = 3.0
 
 
-class Turns:
-    """Whose turn it is, and the surfels that wait.
+@dataclass(frozen=True)
+class Schedule:
+    """What decides whose turn it is: nothing but the views and the distances of frames.
 
     Parameters
     ----------
@@ -41,50 +45,64 @@ class Turns:
     anchor_radius_m
         And as soon as the view moved by two of these, or at once by one: its place, and what it sees by its
         turning, together.
+    frames
+        Since the last turn.
+    next_after
+        Then the next one comes at the latest.
+    pose, pose_before
+        Rotation and origin (3, 4) of the last turn's view, and of the frame before.
     """
 
-    def __init__(self, most_frames: int, anchor_radius_m: float) -> None:
-        self._most_frames = most_frames
-        self._most_moved_m = _MOST_MOVED_RADII * anchor_radius_m
-        self._most_at_once_m = _MOST_MOVED_AT_ONCE_RADII * anchor_radius_m
-        self._jump_m = _JUMP_RADII * anchor_radius_m
-        self._frames = 0
-        self._next_after = most_frames
-        # Of the last turn, and of the frame before.
-        self._pose: npt.NDArray[np.float64] | None = None
-        self._pose_before: npt.NDArray[np.float64] | None = None
-        self._waiting = _nothing()
+    most_frames: int
+    anchor_radius_m: float
+    frames: int = 0
+    next_after: int = 0
+    pose: npt.NDArray[np.float64] | None = None
+    pose_before: npt.NDArray[np.float64] | None = None
 
-    def look_frames(self, frame: PreparedFrame) -> int:
+    def look_frames(self, frame: _Seen) -> int:
         """The frames since the charts' last turn, with this one, if it is their turn; else 0."""
         is_due = (
-            self._frames + 1 >= self._next_after
-            or _moved_m(self._pose, frame) > self._most_moved_m
-            or _moved_m(self._pose_before, frame) > self._most_at_once_m
+            self.frames + 1 >= (self.next_after or self.most_frames)
+            or _moved_m(self.pose, frame) > _MOST_MOVED_RADII * self.anchor_radius_m
+            or _moved_m(self.pose_before, frame) > _MOST_MOVED_AT_ONCE_RADII * self.anchor_radius_m
         )
-        return self._frames + 1 if is_due else 0
+        return self.frames + 1 if is_due else 0
 
     def is_repetition(self, look_frames: int) -> bool:
         """Whether what a frame shows has been shown by its turn and by a frame that waits already."""
-        return not look_frames and self._frames > 0
+        return not look_frames and self.frames > 0
+
+    def after(self, frame: _Seen, look_frames: int) -> Schedule:
+        """The schedule once a frame has come, which is the charts' turn or waits."""
+        view = frame.view
+        pose = None if view is None else np.column_stack([view.rotation, view.origin_m])
+        if not look_frames:
+            return replace(self, frames=self.frames + 1, pose_before=pose)
+        has_jumped = _JUMP_RADII * self.anchor_radius_m < _moved_m(self.pose, frame) < math.inf
+        next_after = 1 if has_jumped else min(2 * (self.next_after or self.most_frames), self.most_frames)
+        return replace(self, frames=0, next_after=next_after, pose=pose, pose_before=pose)
+
+
+class Turns:
+    """Whose turn it is, and the surfels that wait."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+        self._waiting = _nothing()
 
     def take(
         self, points: OrientedPoints, touched: TouchedSurfels, evidence: SurfelMap, look_frames: int
     ) -> TouchedSurfels | None:
         """Count a frame and add what it touched; given ``look_frames``, return all that waited."""
-        view = points.view
-        self._pose_before = None if view is None else np.column_stack([view.rotation, view.origin_m])
-        self._frames += 1
-        if self._frames > 1:
+        if self.schedule.frames:
             touched = evidence.joined(self._waiting, touched)
+        self.schedule = self.schedule.after(points, look_frames)
         if not look_frames:
             gained = rounded(touched.gained.astype(np.float32), WEIGHT_BITS)
             self._waiting = TouchedSurfels(touched.index, gained.astype(np.float64))
             return None
-        has_jumped = self._jump_m < _moved_m(self._pose, points) < math.inf
-        self._next_after = 1 if has_jumped else min(2 * self._next_after, self._most_frames)
-        self._pose = self._pose_before
-        self._frames, self._waiting = 0, _nothing()
+        self._waiting = _nothing()
         return touched
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
@@ -96,11 +114,12 @@ class Turns:
 
     def facts(self) -> dict[str, Any]:
         """What else a commit keeps, JSON-able."""
+        schedule = self.schedule
         return {
-            "frames": self._frames,
-            "pose": _listed(self._pose),
-            "pose_before": _listed(self._pose_before),
-            "next_after": self._next_after,
+            "frames": schedule.frames,
+            "pose": _listed(schedule.pose),
+            "pose_before": _listed(schedule.pose_before),
+            "next_after": schedule.next_after or schedule.most_frames,
         }
 
     def restore(self, facts: dict[str, Any], arrays: dict[str, npt.NDArray[Any]], surfels: int) -> None:
@@ -126,12 +145,15 @@ class Turns:
                 "something else",
                 "The atlas is damaged; restore it from a copy.",
             )
-        self._frames = int(facts["frames"])
-        self._pose, self._pose_before = (
-            None if pose is None else np.asarray(pose, np.float64) for pose in poses
+        pose, pose_before = (None if pose is None else np.asarray(pose, np.float64) for pose in poses)
+        self.schedule = replace(
+            self.schedule,
+            frames=int(facts["frames"]),
+            # Commits of older versions do not say.
+            next_after=int(facts.get("next_after", 0)),
+            pose=pose,
+            pose_before=pose_before,
         )
-        # Commits of older versions do not say.
-        self._next_after = int(facts.get("next_after", self._most_frames))
         self._waiting = TouchedSurfels(index.astype(np.int64), gained.astype(np.float64))
 
 
@@ -143,7 +165,7 @@ def _nothing() -> TouchedSurfels:
     return TouchedSurfels(np.zeros(0, np.int64), np.zeros(0))
 
 
-def _moved_m(pose: npt.NDArray[np.float64] | None, frame: PreparedFrame | OrientedPoints) -> float:
+def _moved_m(pose: npt.NDArray[np.float64] | None, frame: _Seen) -> float:
     """How far what a frame shows has moved since a pose (3, 4); infinite where there is none, or no view."""
     view = frame.view
     if view is None or pose is None:

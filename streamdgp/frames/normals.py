@@ -18,7 +18,7 @@ from numba import njit
 
 from streamdgp.parts import in_parts
 
-__all__ = ["organised_normals", "spread_normals"]
+__all__ = ["WindowPlanes", "organised_normals", "spread_normals"]
 
 _MAX_RADIUS = 15
 _NOISE_WIDTHS = np.float32(4.0)
@@ -287,6 +287,68 @@ def _spread_normals(
                     normals[i, j, k] = normals[a, b, k]
 
 
+class WindowPlanes:
+    """Planes through the windows of cells: those of nodes first, all others when they are asked for.
+
+    Nodes are every second cell of every second row, of those that planes are fitted at.
+
+    Attributes
+    ----------
+    normals
+        (H, W, 3) float32 towards the sensor, so far; a zero marks a cell without one.
+    residual
+        (H, W) float32 rms range residual, metres.
+    """
+
+    def __init__(
+        self,
+        ranges_m: npt.NDArray[np.float32],
+        rays: npt.NDArray[np.float32],
+        sigma_m: npt.NDArray[np.float32],
+        *,
+        radius: int,
+        cell_rad: float = 0.0,
+        stride: int = 1,
+        slopes: tuple[float, ...] = (4.0,),
+        wrap: bool = False,
+    ) -> None:
+        height, width = ranges_m.shape
+        self.normals = np.zeros((height, width, 3), np.float32)
+        self.residual = np.zeros((height, width), np.float32)
+        self._ranges, self._rays, self._sigma = (
+            np.ascontiguousarray(x, np.float32) for x in (ranges_m, rays, sigma_m)
+        )
+        self._radius, self._cell_rad, self._stride = radius, cell_rad, stride
+        self._slopes, self._wrap = np.asarray(slopes, np.float32), wrap
+
+    def fit_all(self) -> None:
+        """Fit a plane at every cell."""
+        self._fit(_ALL)
+
+    def fit_nodes(self) -> None:
+        """Fit planes at nodes."""
+        self._fit(_NODES)
+
+    def fit_others(self) -> None:
+        """After the nodes: cells between take the mean normal of the two or four nearest, or are fitted.
+
+        The mean where they lie on these planes, which explain their windows: they have most cells in common.
+        """
+        self._fit(_OTHERS)
+
+    def _fit(self, which: int) -> None:
+        height, stride = len(self.residual), self._stride
+
+        def band(begin: int, end: int) -> None:
+            rows = (begin * stride, min(end * stride, height))
+            _window_normals(
+                self._ranges, self._rays, self._sigma, self._radius, self._cell_rad, stride, which,
+                self._slopes, self._wrap, *rows, self.normals, self.residual,
+            )  # fmt: skip
+
+        in_parts(band, -(-height // stride))
+
+
 def organised_normals(
     ranges_m: npt.NDArray[np.float32],
     rays: npt.NDArray[np.float32],
@@ -297,7 +359,6 @@ def organised_normals(
     stride: int = 1,
     slopes: tuple[float, ...] = (4.0,),
     wrap: bool = False,
-    shared: bool = False,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Return normals (H, W, 3) facing the sensor and the rms range residual (H, W), metres.
 
@@ -321,33 +382,14 @@ def organised_normals(
         before none at all.
     wrap
         Columns are periodic (a spinning sensor).
-    shared
-        Fit planes at every second cell and row first; cells between that lie on the planes of the two or four
-        nearest, where these explain their windows, take the mean normal: windows have most cells in common.
 
     A zero normal marks a cell without one.
     """
-    height, width = ranges_m.shape
-    normals = np.zeros((height, width, 3), np.float32)
-    residual = np.zeros((height, width), np.float32)
-    ranges = np.ascontiguousarray(ranges_m, np.float32)
-    directions = np.ascontiguousarray(rays, np.float32)
-    sigma = np.ascontiguousarray(sigma_m, np.float32)
-    slope_array = np.asarray(slopes, np.float32)
-
-    def fit(which: int) -> None:
-        def band(begin: int, end: int) -> None:
-            rows = (begin * stride, min(end * stride, height))
-            _window_normals(
-                ranges, directions, sigma, radius, cell_rad, stride, which, slope_array, wrap, *rows,
-                normals, residual,
-            )  # fmt: skip
-
-        in_parts(band, -(-height // stride))
-
-    for which in (_NODES, _OTHERS) if shared else (_ALL,):
-        fit(which)
-    return normals, residual
+    planes = WindowPlanes(
+        ranges_m, rays, sigma_m, radius=radius, cell_rad=cell_rad, stride=stride, slopes=slopes, wrap=wrap
+    )
+    planes.fit_all()
+    return planes.normals, planes.residual
 
 
 def spread_normals(

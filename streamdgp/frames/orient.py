@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 
 from streamdgp.frames.kernels import world_points
 from streamdgp.frames.noise import DEPTH_CAMERA_NOISE, LIDAR_NOISE, depth_camera_sigma_m, lidar_sigma_m
-from streamdgp.frames.normals import organised_normals, spread_normals
+from streamdgp.frames.normals import WindowPlanes, organised_normals, spread_normals
 from streamdgp.frames.shadows import in_shadow
 from streamdgp.frames.types import DepthFrame, Frame, PointFrame, RangeImageFrame
 from streamdgp.frames.view import SensorView, SphereBins
@@ -61,16 +61,22 @@ class PreparedFrame:
     view: SensorView | None
     spacing_m: float
     _points: Callable[[bool], OrientedPoints]
+    _complete: Callable[[], None] = lambda: None
+
+    def complete(self) -> None:
+        """Do what all points need and few do not; ``points`` does it otherwise."""
+        self._complete()
 
     def points(self, *, is_sparse: bool = False) -> OrientedPoints:
-        """All points; sparse, of a depth image those that normals were fitted at, at least 320 in a row."""
+        """All points; sparse, of a large depth image those of a grid of pixels, at least 160 wide."""
         return self._points(is_sparse)
 
 
 def prepare_frame(frame: Frame, min_incidence_cos: float) -> PreparedFrame:
-    """Do what is the same for all and for few points of a frame: normals, most of all."""
+    """Do what is the same for all and for few points of a frame."""
     if isinstance(frame, DepthFrame):
-        return _prepare_depth(frame, min_incidence_cos)
+        image = _DepthImage(frame, min_incidence_cos)
+        return PreparedFrame(image.view, image.spacing_m, image.points, image.complete)
     if isinstance(frame, RangeImageFrame):
         oriented = _orient_range_image(frame, min_incidence_cos)
     else:
@@ -141,68 +147,72 @@ def _pinhole_rays(
     return rays, length, rays / length[..., None]
 
 
-def _prepare_depth(frame: DepthFrame, min_cos: float) -> PreparedFrame:
-    depth = _usable(frame.depth_m, frame.min_range_m, frame.max_range_m)
-    height, width = depth.shape
-    k = frame.intrinsics
-    _, length, unit = _pinhole_rays(k.fx, k.fy, k.cx, k.cy, height, width)
-    # The noise model is axial; along the ray it is longer by the same factor as the ray.
-    sigma = depth_camera_sigma_m(depth) * length
-    # A window of at least 7x7 pixels of a 320-wide image: the same angle at every resolution.
-    stride = max(1, width // 320)
-    normals, _ = organised_normals(
-        depth * length,
-        unit,
-        sigma,
-        radius=3 * stride,
-        cell_rad=1.0 / k.fx,
-        stride=stride,
-        slopes=(6.0, 1.5, 0.6),
-        shared=True,
-    )
-    seen = depth[depth > 0]
-    spacing = float(np.median(seen) / np.sqrt(k.fx * k.fy)) if len(seen) else 0.0
-    view = _pinhole_view(frame, depth)
-    return PreparedFrame(
-        view, spacing, partial(_depth_points, frame, view, spacing, sigma, normals, stride, min_cos)
-    )
+class _DepthImage:
+    """A depth image with planes: those of nodes at once, the others when all points are asked for.
 
+    Small ones, whose every pixel has its plane, have few points and are always taken whole.
+    """
 
-def _depth_points(
-    frame: DepthFrame,
-    view: SensorView,
-    spacing: float,
-    sigma: npt.NDArray[np.float32],
-    normals: npt.NDArray[np.float32],
-    stride: int,
-    min_cos: float,
-    is_sparse: bool,
-) -> OrientedPoints:
-    """Points of a depth image whose every ``stride``-th pixel has its normal: these if sparse, else all."""
-    k, depth = frame.intrinsics, view.seen_m
-    rays, length, unit = _pinhole_rays(k.fx, k.fy, k.cx, k.cy, *depth.shape)
-    color = frame.color
-    step = stride if is_sparse else 1
-    if is_sparse:
-        depth, sigma, rays = (x[::step, ::step] for x in (depth, sigma, rays))
-        normals = normals[::step, ::step].copy()
-        color = None if color is None else color[::step, ::step]
-    else:
-        normals = spread_normals(depth * length, unit, sigma, normals, stride)
-    normals[in_shadow(depth, k.fx / step)] = 0
-    oriented = _world(
-        frame,
-        (rays * depth[..., None]).reshape(-1, 3),
-        normals.reshape(-1, 3),
-        sigma.reshape(-1),
-        np.zeros(3),
-        None if color is None else color.reshape(-1, 3),
-        spacing,
-        depth.size,
-        min_cos,
-        depth.shape[1],
-    )
-    return replace(oriented, view=view)
+    def __init__(self, frame: DepthFrame, min_cos: float) -> None:
+        depth = _usable(frame.depth_m, frame.min_range_m, frame.max_range_m)
+        k = frame.intrinsics
+        _, length, unit = _pinhole_rays(k.fx, k.fy, k.cx, k.cy, *depth.shape)
+        self._frame, self._min_cos = frame, min_cos
+        # The noise model is axial; along the ray it is longer by the same factor as the ray.
+        self._sigma_m = depth_camera_sigma_m(depth) * length
+        # A window of at least 7x7 pixels of a 320-wide image: the same angle at every resolution.
+        self._stride = max(1, depth.shape[1] // 320)
+        self._ranges_m = depth * length
+        self._planes = WindowPlanes(
+            self._ranges_m,
+            unit,
+            self._sigma_m,
+            radius=3 * self._stride,
+            cell_rad=1.0 / k.fx,
+            stride=self._stride,
+            slopes=(6.0, 1.5, 0.6),
+        )
+        self._planes.fit_nodes()
+        self._is_complete = False
+        if self._stride == 1:
+            self.complete()
+        seen = depth[depth > 0]
+        self.spacing_m = float(np.median(seen) / np.sqrt(k.fx * k.fy)) if len(seen) else 0.0
+        self.view = _pinhole_view(frame, depth)
+
+    def complete(self) -> None:
+        """Fit the other planes."""
+        if not self._is_complete:
+            self._planes.fit_others()
+            self._is_complete = True
+
+    def points(self, is_sparse: bool) -> OrientedPoints:
+        """Points of all pixels; sparse, of nodes."""
+        k, depth, sigma = self._frame.intrinsics, self.view.seen_m, self._sigma_m
+        rays, _, unit = _pinhole_rays(k.fx, k.fy, k.cx, k.cy, *depth.shape)
+        color, step = self._frame.color, 1
+        if is_sparse and self._stride > 1:
+            step = 2 * self._stride
+            depth, sigma, rays = (x[::step, ::step] for x in (depth, sigma, rays))
+            normals = self._planes.normals[::step, ::step].copy()
+            color = None if color is None else color[::step, ::step]
+        else:
+            self.complete()
+            normals = spread_normals(self._ranges_m, unit, sigma, self._planes.normals, self._stride)
+        normals[in_shadow(depth, k.fx / step)] = 0
+        oriented = _world(
+            self._frame,
+            (rays * depth[..., None]).reshape(-1, 3),
+            normals.reshape(-1, 3),
+            sigma.reshape(-1),
+            np.zeros(3),
+            None if color is None else color.reshape(-1, 3),
+            self.spacing_m,
+            depth.size,
+            self._min_cos,
+            depth.shape[1],
+        )
+        return replace(oriented, view=self.view)
 
 
 def _pinhole_view(frame: DepthFrame, depth: npt.NDArray[np.float32]) -> SensorView:

@@ -37,7 +37,9 @@ def tiles_of(low: npt.NDArray[np.int64], high: npt.NDArray[np.int64]) -> npt.NDA
         return np.unique(tile, axis=0)
     # Sorting numbers takes a quarter of the time that sorting rows does.
     number = np.unique(_numbers(tile, first, span))
-    return first + np.stack([number // (span[1] * span[2]), number // span[2] % span[1], number % span[2]], 1)
+    at = np.stack([number // (span[1] * span[2]), number // span[2] % span[1], number % span[2]], 1)
+    tiles: npt.NDArray[np.int64] = first + at
+    return tiles
 
 
 def plan_tiles(

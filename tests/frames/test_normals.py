@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from streamdgp.frames.normals import organised_normals
+from streamdgp.frames.normals import WindowPlanes, organised_normals
 from tests.reference.normals import window_normals
 
 _HEIGHT, _WIDTH, _SPAN_RAD = 16, 30, 0.9
@@ -51,8 +51,16 @@ def test_shared_planes_are_those_of_the_cells_about(stride: int, lost: float, le
     ranges, rays, sigma = _steps_and_slopes(3, lost, finer=10)
     window = {"radius": 3 * stride, "stride": stride, "slopes": (6.0, 1.5, 0.6)}
     own, rms = (x[::stride, ::stride] for x in organised_normals(ranges, rays, sigma, **window))
-    shared = organised_normals(ranges, rays, sigma, **window, shared=True)
-    normals, residual = (x[::stride, ::stride] for x in shared)
+    planes = WindowPlanes(ranges, rays, sigma, **window)
+    planes.fit_nodes()
+    nodes_alone = planes.normals.copy()
+    planes.fit_others()
+    normals, residual = (x[::stride, ::stride] for x in (planes.normals, planes.residual))
+    # Nodes are fitted first, by themselves, and nothing else is.
+    np.testing.assert_array_equal(
+        nodes_alone[:: 2 * stride, :: 2 * stride], planes.normals[:: 2 * stride, :: 2 * stride]
+    )
+    assert (nodes_alone != 0).any(-1).sum() == (normals[::2, ::2] != 0).any(-1).sum()
     ranges, rays, sigma = (x[::stride, ::stride] for x in (ranges, rays, sigma))
     points = ranges[..., None].astype(np.float64) * rays
     is_flat = (rms > 0) & (rms**2 <= 1.2 * sigma**2)
@@ -94,10 +102,16 @@ def test_shared_planes_are_as_good_on_a_sphere() -> None:
     ranges += np.where(ranges > 0, np.random.default_rng(4).normal(0, 0.002, ranges.shape), 0)
     error_deg = {}
     for shared in (False, True):
-        normals, _ = organised_normals(
+        planes = WindowPlanes(
             *(x.astype(np.float32) for x in (ranges, rays, sigma)),
-            radius=3, cell_rad=1 / focal, slopes=(6.0, 1.5, 0.6), shared=shared,
+            radius=3, cell_rad=1 / focal, slopes=(6.0, 1.5, 0.6),
         )  # fmt: skip
+        if shared:
+            planes.fit_nodes()
+            planes.fit_others()
+        else:
+            planes.fit_all()
+        normals = planes.normals
         has = (normals != 0).any(-1)
         assert has.sum() > 0.95 * (ranges > 0).sum()
         turned = (normals[has] - truth[has]).astype(np.float64)

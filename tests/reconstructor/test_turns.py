@@ -76,8 +76,8 @@ def test_after_a_jump_the_turns_are_near_one_another() -> None:
     assert np.flatnonzero(turns).tolist() == [0, 4, 5, 6, 8, 12, 16]
 
 
-def test_of_a_large_image_that_repeats_another_every_second_pixel_counts() -> None:
-    """The first that waits, and every turn, are fused whole; of others, what planes were fitted at."""
+def test_of_a_large_image_that_repeats_another_every_fourth_pixel_counts() -> None:
+    """The first that waits, and every turn, are fused whole; of others, one pixel in sixteen."""
     frame = depth_frame(
         Sphere(radius=0.3), look_at((0.0, 0.0, -1.3), (0.0, 0.0, 0.0)), width=640, height=480, focal=640.0,
         rng=np.random.default_rng(0),
@@ -85,7 +85,7 @@ def test_of_a_large_image_that_repeats_another_every_second_pixel_counts() -> No
     one = _reconstructor(5)
     points = [one.integrate(frame).points for _ in range(7)]
     assert points[0] == points[1] == points[5] == points[6] > 50_000
-    assert points[2] == points[3] == points[4] == pytest.approx(points[0] / 4, rel=0.02)
+    assert points[2] == points[3] == points[4] == pytest.approx(points[0] / 16, rel=0.02)
     whole, few = (one.prepare(frame).points(is_sparse=is_sparse) for is_sparse in (False, True))
     # Each of them is one of all, but for what the shadow's width is rounded to.
     place = {tuple(x): k for k, x in enumerate(whole.positions_m.tolist())}

@@ -47,6 +47,15 @@ def test_plans_are_those_of_the_reference(seed: int) -> None:
     assert [tuple(t) for t in tiles_of(low, high).tolist()] == sorted(wanted)
 
 
+@pytest.mark.parametrize("far", [0, 1 << 20, 1 << 22])
+def test_distinct_tiles_however_far_apart(far: int) -> None:
+    """Also where all places of their bounding box have no numbers."""
+    low, high, _ = _boxes(3)
+    low[::2] += far
+    high[::2] += far
+    assert [tuple(t) for t in tiles_of(low, high).tolist()] == sorted(_reference(low, high))
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_only_some_tiles(seed: int) -> None:
     """Tiles that exist and tiles that do not, given twice and in no order: as in the whole plan."""
