@@ -1,6 +1,7 @@
 """In which frames charts have their turn, and what waits for it.
 
-Evidence takes every frame; of a large depth image that waits beside another, one pixel in sixteen.
+Evidence takes every frame; of a large depth image that waits beside another, one pixel in sixteen, as long as
+the view is slow.
 What a view sees through, its votes on what shows, anchors, fits and consistency come once the view has moved
 by two anchor radii since they came last, or by one since the frame before, or after so many frames: what a
 camera sees several times within a sixth of a second is the same surface. After a view that shares little with
@@ -48,7 +49,9 @@ class Schedule:
     frames
         Since the last turn.
     next_after
-        Then the next one comes at the latest.
+        Then the next one comes at the latest; 0: after ``most_frames``.
+    is_slow
+        Whether the last turn did not come because the view had moved at once.
     pose, pose_before
         Rotation and origin (3, 4) of the last turn's view, and of the frame before.
     """
@@ -57,6 +60,7 @@ class Schedule:
     anchor_radius_m: float
     frames: int = 0
     next_after: int = 0
+    is_slow: bool = False
     pose: npt.NDArray[np.float64] | None = None
     pose_before: npt.NDArray[np.float64] | None = None
 
@@ -65,13 +69,16 @@ class Schedule:
         is_due = (
             self.frames + 1 >= (self.next_after or self.most_frames)
             or _moved_m(self.pose, frame) > _MOST_MOVED_RADII * self.anchor_radius_m
-            or _moved_m(self.pose_before, frame) > _MOST_MOVED_AT_ONCE_RADII * self.anchor_radius_m
+            or self._is_fast(frame)
         )
         return self.frames + 1 if is_due else 0
 
+    def _is_fast(self, frame: _Seen) -> bool:
+        return _moved_m(self.pose_before, frame) > _MOST_MOVED_AT_ONCE_RADII * self.anchor_radius_m
+
     def is_repetition(self, look_frames: int) -> bool:
-        """Whether what a frame shows has been shown by its turn and by a frame that waits already."""
-        return not look_frames and self.frames > 0
+        """Whether a frame of a slow view shows what its turn and a frame that waits have shown already."""
+        return self.is_slow and not look_frames and self.frames > 0
 
     def after(self, frame: _Seen, look_frames: int) -> Schedule:
         """The schedule once a frame has come, which is the charts' turn or waits."""
@@ -81,7 +88,8 @@ class Schedule:
             return replace(self, frames=self.frames + 1, pose_before=pose)
         has_jumped = _JUMP_RADII * self.anchor_radius_m < _moved_m(self.pose, frame) < math.inf
         next_after = 1 if has_jumped else min(2 * (self.next_after or self.most_frames), self.most_frames)
-        return replace(self, frames=0, next_after=next_after, pose=pose, pose_before=pose)
+        is_slow = not self._is_fast(frame)
+        return replace(self, frames=0, next_after=next_after, is_slow=is_slow, pose=pose, pose_before=pose)
 
 
 class Turns:
@@ -120,6 +128,7 @@ class Turns:
             "pose": _listed(schedule.pose),
             "pose_before": _listed(schedule.pose_before),
             "next_after": schedule.next_after or schedule.most_frames,
+            "is_slow": schedule.is_slow,
         }
 
     def restore(self, facts: dict[str, Any], arrays: dict[str, npt.NDArray[Any]], surfels: int) -> None:
@@ -151,6 +160,7 @@ class Turns:
             frames=int(facts["frames"]),
             # Commits of older versions do not say.
             next_after=int(facts.get("next_after", 0)),
+            is_slow=bool(facts.get("is_slow", False)),
             pose=pose,
             pose_before=pose_before,
         )
