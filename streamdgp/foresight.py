@@ -31,7 +31,7 @@ class Foresight:
             return False
         for one in before:
             schedule = schedule.after(one, schedule.look_frames(one))
-        return schedule.is_repetition(schedule.look_frames(frame))
+        return schedule.is_repetition(frame)
 
     def settle(self, frame: PreparedFrame, schedule: Schedule | None) -> None:
         """A frame was taken in, or refused; those that came before it and were not never will be."""

@@ -115,8 +115,8 @@ class Reconstructor:
     def integrate(self, frame: Frame | PreparedFrame) -> FrameReport:
         """Take in one frame: fuse, add anchors, fit what is new or changed, make it consistent.
 
-        A frame that shows what the one before showed is fused, a second such in part; the rest waits (see
-        ``Turns``).
+        A frame that shows what the one before showed is fused, a large image in part; the rest waits (see
+        ``streamdgp.turns``).
 
         What ``prepare`` made of a frame serves as well as the frame.
 
@@ -132,7 +132,7 @@ class Reconstructor:
             if self._map is not None:
                 schedule = self._map.turns.schedule
                 look_frames = schedule.look_frames(prepared)
-                is_repetition = schedule.is_repetition(look_frames)
+                is_repetition = schedule.is_repetition(prepared)
             points = prepared.points(is_sparse=is_repetition)
             clock.lap("orient")
             with self._memory.writing():
@@ -249,11 +249,14 @@ class Reconstructor:
         self, m: _Map, touched: TouchedSurfels
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Charts that see touched surfels (their gain is noted there), and surfels that no chart covers."""
+        # What had its full weight from where the sensor is gained none: nothing about it has changed.
+        has_changed = touched.gained != 0
+        index, gained = touched.index[has_changed], touched.gained[has_changed]
         charts, covered = survey_touched(
-            touched.index, touched.gained, m.atlas.columns, m.atlas.radii_m, m.atlas.scales_m, m.min_cos,
+            index, gained, m.atlas.columns, m.atlas.radii_m, m.atlas.scales_m, m.min_cos,
             m.evidence.voxel_size_m, m.evidence.look_up, m.atlas.grid,
         )  # fmt: skip
-        return charts, touched.index[~covered]
+        return charts, index[~covered]
 
     def _see_through(
         self, m: _Map, points: OrientedPoints, look_frames: int, index: int

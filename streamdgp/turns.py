@@ -1,7 +1,7 @@
 """In which frames charts have their turn, and what waits for it.
 
-Evidence takes every frame; of a large depth image that waits beside another, one pixel in sixteen, as long as
-the view is slow.
+Evidence takes every frame; of a large depth image that waits, one pixel in sixteen, as long as the view is
+slow.
 What a view sees through, its votes on what shows, anchors, fits and consistency come once the view has moved
 by two anchor radii since they came last, or by one since the frame before, or after so many frames: what a
 camera sees several times within a sixth of a second is the same surface. After a view that shares little with
@@ -31,6 +31,8 @@ _SURFELS, _GAINED = "waiting_surfels", "waiting_gained"
 _MOST_MOVED_RADII = 2.0
 # And a frame that shows so much else than the one before is not one of many that show the same.
 _MOST_MOVED_AT_ONCE_RADII = 1.0
+# A view is slow when so many turns in a row came without that.
+_SLOW_TURNS = 2
 # About what a chart is across, 3.2 radii: after more, every place of the view shows another one.
 _JUMP_RADII = 3.0
 
@@ -50,8 +52,8 @@ class Schedule:
         Since the last turn.
     next_after
         Then the next one comes at the latest; 0: after ``most_frames``.
-    is_slow
-        Whether the last turn did not come because the view had moved at once.
+    slow_turns
+        In a row without the view's having moved by that much at once; counted up to two.
     pose, pose_before
         Rotation and origin (3, 4) of the last turn's view, and of the frame before.
     """
@@ -60,7 +62,7 @@ class Schedule:
     anchor_radius_m: float
     frames: int = 0
     next_after: int = 0
-    is_slow: bool = False
+    slow_turns: int = 0
     pose: npt.NDArray[np.float64] | None = None
     pose_before: npt.NDArray[np.float64] | None = None
 
@@ -76,9 +78,9 @@ class Schedule:
     def _is_fast(self, frame: _Seen) -> bool:
         return _moved_m(self.pose_before, frame) > _MOST_MOVED_AT_ONCE_RADII * self.anchor_radius_m
 
-    def is_repetition(self, look_frames: int) -> bool:
-        """Whether a frame of a slow view shows what its turn and a frame that waits have shown already."""
-        return self.is_slow and not look_frames and self.frames > 0
+    def is_repetition(self, frame: _Seen) -> bool:
+        """Whether a frame waits and shows what the last turn has shown already, for the view is slow."""
+        return self.slow_turns == _SLOW_TURNS and not self.look_frames(frame)
 
     def after(self, frame: _Seen, look_frames: int) -> Schedule:
         """The schedule once a frame has come, which is the charts' turn or waits."""
@@ -88,8 +90,10 @@ class Schedule:
             return replace(self, frames=self.frames + 1, pose_before=pose)
         has_jumped = _JUMP_RADII * self.anchor_radius_m < _moved_m(self.pose, frame) < math.inf
         next_after = 1 if has_jumped else min(2 * (self.next_after or self.most_frames), self.most_frames)
-        is_slow = not self._is_fast(frame)
-        return replace(self, frames=0, next_after=next_after, is_slow=is_slow, pose=pose, pose_before=pose)
+        slow_turns = 0 if self._is_fast(frame) else min(self.slow_turns + 1, _SLOW_TURNS)
+        return replace(
+            self, frames=0, next_after=next_after, slow_turns=slow_turns, pose=pose, pose_before=pose
+        )
 
 
 class Turns:
@@ -128,7 +132,7 @@ class Turns:
             "pose": _listed(schedule.pose),
             "pose_before": _listed(schedule.pose_before),
             "next_after": schedule.next_after or schedule.most_frames,
-            "is_slow": schedule.is_slow,
+            "slow_turns": schedule.slow_turns,
         }
 
     def restore(self, facts: dict[str, Any], arrays: dict[str, npt.NDArray[Any]], surfels: int) -> None:
@@ -160,7 +164,7 @@ class Turns:
             frames=int(facts["frames"]),
             # Commits of older versions do not say.
             next_after=int(facts.get("next_after", 0)),
-            is_slow=bool(facts.get("is_slow", False)),
+            slow_turns=int(facts.get("slow_turns", 0)),
             pose=pose,
             pose_before=pose_before,
         )

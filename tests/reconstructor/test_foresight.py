@@ -51,7 +51,7 @@ def test_expected_is_what_comes_however_far_ahead(ahead: int) -> None:
             continue
         taken, expected = coming.popleft()
         look = schedule.look_frames(taken)
-        wrong += expected != schedule.is_repetition(look)
+        wrong += expected != schedule.is_repetition(taken)
         repeated += expected
         schedule = schedule.after(taken, look)
         foresight.settle(taken, schedule)
@@ -64,13 +64,13 @@ def test_frames_that_never_come_are_forgotten() -> None:
     foresight, schedule = Foresight(), Schedule(4, RADIUS_M)
     frames = [_prepared(0.0) for _ in range(6)]
     first, *lost, last = frames
-    schedule = replace(schedule.after(first, 1), is_slow=True)
+    schedule = replace(schedule.after(first, 1), slow_turns=2)
     foresight.settle(first, schedule)
     for frame in [*lost, last]:
         foresight.expect(frame)
     assert schedule.look_frames(last) == 0
     foresight.settle(last, schedule.after(last, 0))
-    # The second, third and fourth frame since the turn.
+    # The second and third frame since the turn, and then its time.
     assert [foresight.expect(_prepared(0.0)) for _ in range(3)] == [True, True, False]
 
 
@@ -82,10 +82,10 @@ def test_before_the_first_frame_nothing_is_expected_to_repeat() -> None:
 def test_how_far_ahead_frames_are_prepared_changes_no_bit() -> None:
     """Large ones, of which only some pixels count where they repeat; all of them by a thread, or none."""
     config = SceneConfig(evidence_voxel_m=VOXEL_M, anchor_radius_m=RADIUS_M, fit=FitConfig(most_waiting=4))
-    frames = [_frame(place, 640) for place in [*(9 * [0.0]), 6.0, 6.0]]
+    frames = [_frame(place, 640) for place in [*(11 * [0.0]), 6.0, 6.0]]
     plain, ahead = Reconstructor(config), Reconstructor(config)
     points = [plain.integrate(frame).points for frame in frames]
-    assert points[6] < points[5] / 10
+    assert points[9] < points[8] / 10
     prepared: list[PreparedFrame] = []
     reader = threading.Thread(target=lambda: prepared.extend(ahead.prepare(frame) for frame in frames))
     reader.start()
