@@ -6,7 +6,7 @@ Nothing but time depends on it: whose turn it is, and what counts of a frame, is
 from __future__ import annotations
 
 import threading
-from collections import deque
+import weakref
 
 from streamdgp.frames.orient import PreparedFrame
 from streamdgp.turns import Schedule
@@ -15,18 +15,21 @@ __all__ = ["Foresight"]
 
 
 class Foresight:
-    """The schedule of the last frame taken in, and the frames that are on their way to it. Thread-safe."""
+    """The schedule of the last frame taken in, and the frames that are on their way. Thread-safe.
+
+    Frames that nobody has any more are not on their way.
+    """
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._schedule: Schedule | None = None
-        self._coming: deque[PreparedFrame] = deque()
+        self._coming: list[weakref.ref[PreparedFrame]] = []
 
     def expect(self, frame: PreparedFrame) -> bool:
         """A frame will be taken in after those before it; returns whether it is likely to repeat them."""
         with self._guard:
-            schedule, before = self._schedule, tuple(self._coming)
-            self._coming.append(frame)
+            schedule, before = self._schedule, self._frames()
+            self._coming = [weakref.ref(one) for one in (*before, frame)]
         if schedule is None:
             return False
         for one in before:
@@ -37,6 +40,9 @@ class Foresight:
         """A frame was taken in, or refused; those that came before it and were not never will be."""
         with self._guard:
             self._schedule = schedule
-            if any(one is frame for one in self._coming):
-                while self._coming.popleft() is not frame:
-                    pass
+            coming = self._frames()
+            place = next((k for k, one in enumerate(coming) if one is frame), -1)
+            self._coming = [weakref.ref(one) for one in coming[place + 1 :]]
+
+    def _frames(self) -> list[PreparedFrame]:
+        return [frame for one in self._coming if (frame := one()) is not None]

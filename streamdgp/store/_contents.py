@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ import icechunk
 import numpy as np
 import numpy.typing as npt
 import zarr
+from zarr.core.sync import sync
 
 from streamdgp.memory import ArrayMemory
 from streamdgp.store._digests import (
@@ -33,6 +35,8 @@ __all__ = ["Contents", "UnreadableError", "entries_after", "read_back", "read_co
 
 _Array = npt.NDArray[Any]
 _READ_BYTES = 16 << 20
+# The longest that a read beside a damaged one is waited for.
+_END_S = 5.0
 
 
 class UnreadableError(Exception):
@@ -240,4 +244,12 @@ def _naming(where: str) -> Iterator[None]:
         RuntimeError,
         AttributeError,
     ) as e:
+        sync(_end_other_reads())
         raise UnreadableError(where, e) from e
+
+
+async def _end_other_reads() -> None:
+    """Zarr leaves the chunks that it reads beside a bad one; asyncio prints a line for what never ends."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    if others:
+        await asyncio.wait(others, timeout=_END_S)

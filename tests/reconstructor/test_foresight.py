@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections import deque
 from dataclasses import replace
 
@@ -71,7 +73,16 @@ def test_frames_that_never_come_are_forgotten() -> None:
     assert schedule.look_frames(last) == 0
     foresight.settle(last, schedule.after(last, 0))
     # The second and third frame since the turn, and then its time.
-    assert [foresight.expect(_prepared(0.0)) for _ in range(3)] == [True, True, False]
+    coming = [_prepared(0.0) for _ in range(3)]
+    assert [foresight.expect(frame) for frame in coming] == [True, True, False]
+
+
+def test_frames_that_nobody_takes_are_not_kept() -> None:
+    one = Reconstructor()
+    prepared = [weakref.ref(one.prepare(_frame(0.0))) for _ in range(3)]
+    gc.collect()
+    assert [frame() for frame in prepared] == [None, None, None]
+    assert one.integrate(_frame(0.0)).points > 1000
 
 
 def test_before_the_first_frame_nothing_is_expected_to_repeat() -> None:
