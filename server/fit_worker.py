@@ -28,7 +28,7 @@ __all__ = ["CommitPolicy", "FitCallbacks", "FitWorker", "PublishedRevision"]
 _LOGGER = logging.getLogger(__name__)
 
 # Parts of a fit run on one core, and leave the other to these.
-_FRAMES_AHEAD = 4
+_FRAMES_AHEAD = 2
 
 
 @dataclass(frozen=True)

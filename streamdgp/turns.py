@@ -1,11 +1,10 @@
 """In which frames charts have their turn, and what waits for it.
 
-Evidence takes every frame; of a large depth image that waits, one pixel in sixteen, as long as the view is
-slow.
-What a view sees through, its votes on what shows, anchors, fits and consistency come once the view has moved
-by two anchor radii since they came last, or by one since the frame before, or after so many frames: what a
-camera sees several times within a sixth of a second is the same surface. After a view that shares little with
-the last, so many are one, then two, and so on. Nothing here depends on the clock.
+Evidence takes every frame; of a large depth image that waits, one pixel in sixteen while the view is slow.
+What a view sees through, its votes on what shows, anchors, fits and consistency come once the view has
+moved by two anchor radii since they came last, or by one since the frame before, or after so many frames:
+what a camera sees several times within a sixth of a second is the same surface. After a view that shares
+little with the last, so many are one, then two, and so on. Nothing here depends on the clock.
 """
 
 from __future__ import annotations

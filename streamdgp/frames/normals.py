@@ -18,7 +18,7 @@ from numba import njit
 
 from streamdgp.parts import in_parts
 
-__all__ = ["WindowPlanes", "organised_normals", "spread_normals"]
+__all__ = ["WindowPlanes", "spread_normals"]
 
 _MAX_RADIUS = 15
 _NOISE_WIDTHS = np.float32(4.0)
@@ -292,6 +292,27 @@ class WindowPlanes:
 
     Nodes are every second cell of every second row, of those that planes are fitted at.
 
+    Parameters
+    ----------
+    ranges_m
+        (H, W) distance along the unit ray; 0 = no return.
+    rays
+        (H, W, 3) unit directions, sensor frame.
+    sigma_m
+        (H, W) noise of the ranges.
+    radius
+        Smallest half size of the window in cells.
+    cell_rad
+        Angle between cells; if given, windows grow to four standard deviations of the noise.
+    stride
+        Fit a plane at every ``stride``-th cell of every ``stride``-th row; the others get none.
+    slopes
+        A neighbour whose depth differs by more than ``slope * lateral distance + 4 sigma`` is not
+        considered; the next is tried where the first finds no plane that explains them, or those
+        before none at all.
+    wrap
+        Columns are periodic (a spinning sensor).
+
     Attributes
     ----------
     normals
@@ -321,9 +342,10 @@ class WindowPlanes:
         self._radius, self._cell_rad, self._stride = radius, cell_rad, stride
         self._slopes, self._wrap = np.asarray(slopes, np.float32), wrap
 
-    def fit_all(self) -> None:
-        """Fit a plane at every cell."""
+    def fit_all(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Fit a plane at every cell; returns normals and residuals."""
         self._fit(_ALL)
+        return self.normals, self.residual
 
     def fit_nodes(self) -> None:
         """Fit planes at nodes."""
@@ -349,49 +371,6 @@ class WindowPlanes:
         in_parts(band, -(-height // stride))
 
 
-def organised_normals(
-    ranges_m: npt.NDArray[np.float32],
-    rays: npt.NDArray[np.float32],
-    sigma_m: npt.NDArray[np.float32],
-    *,
-    radius: int,
-    cell_rad: float = 0.0,
-    stride: int = 1,
-    slopes: tuple[float, ...] = (4.0,),
-    wrap: bool = False,
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Return normals (H, W, 3) facing the sensor and the rms range residual (H, W), metres.
-
-    Parameters
-    ----------
-    ranges_m
-        (H, W) distance along the unit ray; 0 = no return.
-    rays
-        (H, W, 3) unit directions, sensor frame.
-    sigma_m
-        (H, W) noise of the ranges.
-    radius
-        Smallest half size of the window in cells.
-    cell_rad
-        Angle between cells; if given, windows grow to four standard deviations of the noise.
-    stride
-        Fit a plane at every ``stride``-th cell of every ``stride``-th row; the others get none.
-    slopes
-        A neighbour whose depth differs by more than ``slope * lateral distance + 4 sigma`` is not
-        considered; the next is tried where the first finds no plane that explains them, or those
-        before none at all.
-    wrap
-        Columns are periodic (a spinning sensor).
-
-    A zero normal marks a cell without one.
-    """
-    planes = WindowPlanes(
-        ranges_m, rays, sigma_m, radius=radius, cell_rad=cell_rad, stride=stride, slopes=slopes, wrap=wrap
-    )
-    planes.fit_all()
-    return planes.normals, planes.residual
-
-
 def spread_normals(
     ranges_m: npt.NDArray[np.float32],
     rays: npt.NDArray[np.float32],
@@ -402,7 +381,7 @@ def spread_normals(
     """Return normals (H, W, 3) where every ``stride``-th cell of every such row had one before.
 
     Cells between take the normal of the first cell of their block when they lie on its plane within 4 sigma.
-    The other arrays are those that ``organised_normals`` was given.
+    The other arrays are those that ``WindowPlanes`` was given.
     """
     height = len(ranges_m)
     spread = normals.copy()

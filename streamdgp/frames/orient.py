@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 
 from streamdgp.frames.kernels import world_points
 from streamdgp.frames.noise import DEPTH_CAMERA_NOISE, LIDAR_NOISE, depth_camera_sigma_m, lidar_sigma_m
-from streamdgp.frames.normals import WindowPlanes, organised_normals, spread_normals
+from streamdgp.frames.normals import WindowPlanes, spread_normals
 from streamdgp.frames.shadows import in_shadow
 from streamdgp.frames.types import DepthFrame, Frame, PointFrame, RangeImageFrame
 from streamdgp.frames.view import SensorView, SphereBins
@@ -239,9 +239,9 @@ def _orient_range_image(frame: RangeImageFrame, min_cos: float) -> OrientedPoint
     e, a = np.meshgrid(frame.elevations_rad, frame.azimuths_rad, indexing="ij")
     rays = np.stack([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)], -1).astype(np.float32)
     span = float(np.ptp(frame.azimuths_rad)) * (1 + 1 / max(frame.azimuths_rad.size - 1, 1))
-    normals, _ = organised_normals(
+    normals, _ = WindowPlanes(
         ranges, rays, lidar_sigma_m(ranges), radius=2, slopes=(2.0, 20.0), wrap=span > 6.2
-    )
+    ).fit_all()
     mask = ranges > 0
     cell = np.sqrt(span / ranges.shape[1] * np.ptp(frame.elevations_rad) / max(ranges.shape[0] - 1, 1))
     spacing = float(np.median(ranges[mask]) * cell) if mask.any() else 0.0
@@ -325,9 +325,9 @@ def _grid_normals(
     """Normals of a scan grid of unknown noise: fit with a guess, measure the residual, fit again."""
     sigma_m = 0.25 * spacing
     for _ in range(2):
-        normals, residual = organised_normals(
+        normals, residual = WindowPlanes(
             ranges, rays, np.full(ranges.shape, sigma_m, np.float32), radius=2, slopes=(6.0,)
-        )
+        ).fit_all()
         fitted = residual[residual > 0]
         if fitted.size:
             sigma_m = float(np.clip(np.median(fitted), 0.02 * spacing, spacing))
@@ -362,14 +362,14 @@ def _scattered_normals(
     direction = np.zeros((height * width, 3), np.float32)
     direction[flat[first]] = offset[first] / ranges[first, None]
     sigma = lidar_sigma_m(image).reshape(height, width)
-    normals, _ = organised_normals(
+    normals, _ = WindowPlanes(
         image.reshape(height, width),
         direction.reshape(height, width, 3),
         sigma,
         radius=2,
         slopes=(2.0, 20.0),
         wrap=True,
-    )
+    ).fit_all()
     taken = normals.reshape(-1, 3)[flat]
     representative = direction[flat] * image[flat][:, None]
     off_plane = np.abs(((offset - representative) * taken).sum(1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from streamdgp.frames.normals import WindowPlanes, organised_normals
+from streamdgp.frames.normals import WindowPlanes
 from tests.reference.normals import window_normals
 
 _HEIGHT, _WIDTH, _SPAN_RAD = 16, 30, 0.9
@@ -33,7 +33,8 @@ def _steps_and_slopes(seed: int, lost: float, finer: int = 1) -> tuple[np.ndarra
 @pytest.mark.parametrize("lost", [0.0, 0.3])
 def test_against_one_cell_at_a_time(slopes: tuple[float, ...], radius: int, wrap: bool, lost: float) -> None:
     ranges, rays, sigma = _steps_and_slopes(radius, lost)
-    normals, residual = organised_normals(ranges, rays, sigma, radius=radius, slopes=slopes, wrap=wrap)
+    planes = WindowPlanes(ranges, rays, sigma, radius=radius, slopes=slopes, wrap=wrap)
+    normals, residual = planes.fit_all()
     slow, rms = window_normals(*(x.astype(np.float64) for x in (ranges, rays, sigma)), radius, slopes, wrap)
     has, should = (normals != 0).any(-1), (slow != 0).any(-1)
     assert should.sum() > 20
@@ -50,7 +51,7 @@ def test_shared_planes_are_those_of_the_cells_about(stride: int, lost: float, le
     """Between fitted cells: the mean of these if the cell lies on all their planes, else its own."""
     ranges, rays, sigma = _steps_and_slopes(3, lost, finer=10)
     window = {"radius": 3 * stride, "stride": stride, "slopes": (6.0, 1.5, 0.6)}
-    own, rms = (x[::stride, ::stride] for x in organised_normals(ranges, rays, sigma, **window))
+    own, rms = (x[::stride, ::stride] for x in WindowPlanes(ranges, rays, sigma, **window).fit_all())
     planes = WindowPlanes(ranges, rays, sigma, **window)
     planes.fit_nodes()
     nodes_alone = planes.normals.copy()

@@ -64,7 +64,7 @@ def test_expected_is_what_comes_however_far_ahead(ahead: int) -> None:
 def test_frames_that_never_come_are_forgotten() -> None:
     """One that was refused, and some that nobody took: from the next that is taken on all is known again."""
     foresight, schedule = Foresight(), Schedule(4, RADIUS_M)
-    frames = [_prepared(0.0) for _ in range(6)]
+    frames = [_prepared(0.0) for _ in range(5)]
     first, *lost, last = frames
     schedule = replace(schedule.after(first, 1), slow_turns=2)
     foresight.settle(first, schedule)

@@ -34,7 +34,7 @@ async def _task_count() -> int:
 
 
 def test_nothing_is_left_being_read() -> None:
-    """Else asyncio prints a traceback for each when the process ends."""
+    """Else asyncio prints a line for each when the process ends."""
     store = _OneBadManySlow()
     array = zarr.create_array(store, shape=(8,), chunks=(1,), dtype=np.int64)
     array[:] = np.arange(8)
