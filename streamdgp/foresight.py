@@ -1,4 +1,4 @@
-"""Which pixels of frames prepared ahead will count, so that nobody does the rest for nothing.
+"""Which of the frames prepared ahead will be taken in part, so that nobody does the rest for nothing.
 
 Nothing but time depends on it: whose turn it is, and what counts of a frame, is decided when it comes.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import weakref
 
-from streamdgp.frames.orient import Pixels, PreparedFrame
+from streamdgp.frames.orient import PreparedFrame
 from streamdgp.turns import Schedule
 
 __all__ = ["Foresight"]
@@ -25,16 +25,16 @@ class Foresight:
         self._schedule: Schedule | None = None
         self._coming: list[weakref.ref[PreparedFrame]] = []
 
-    def expect(self, frame: PreparedFrame) -> Pixels:
-        """A frame will be taken in after those before it; returns which of its pixels will likely count."""
+    def expect(self, frame: PreparedFrame) -> bool:
+        """A frame will be taken in after those before it; returns whether it is likely to repeat them."""
         with self._guard:
             schedule, before = self._schedule, self._frames()
             self._coming = [weakref.ref(one) for one in (*before, frame)]
         if schedule is None:
-            return Pixels.ALL
+            return False
         for one in before:
             schedule = schedule.after(one, schedule.look_frames(one))
-        return schedule.pixels(frame)
+        return schedule.is_repetition(frame)
 
     def settle(self, frame: PreparedFrame, schedule: Schedule | None) -> None:
         """A frame was taken in, or refused; those that came before it and were not never will be."""

@@ -29,7 +29,7 @@ from streamdgp.fitting.features import SharedFeatures
 from streamdgp.fitting.regimes import make_regime
 from streamdgp.fitting.types import Regime
 from streamdgp.foresight import Foresight
-from streamdgp.frames.orient import OrientedPoints, Pixels, PreparedFrame, prepare_frame
+from streamdgp.frames.orient import OrientedPoints, PreparedFrame, prepare_frame
 from streamdgp.frames.types import Frame, FrameReport
 from streamdgp.levels import largest_level
 from streamdgp.memory import ArrayMemory, HeapMemory
@@ -108,15 +108,15 @@ class Reconstructor:
             The frame cannot be used.
         """
         prepared = prepare_frame(frame, self.config.evidence.min_incidence_cos)
-        if self._foresight.expect(prepared) is not Pixels.NODES:
+        if not self._foresight.expect(prepared):
             prepared.complete()
         return prepared
 
     def integrate(self, frame: Frame | PreparedFrame) -> FrameReport:
         """Take in one frame: fuse, add anchors, fit what is new or changed, make it consistent.
 
-        A frame that shows what the one before showed is fused, and the rest waits; of a slow view's large
-        images a part counts (see ``streamdgp.turns``).
+        A frame that shows what the one before showed is fused, a large image in part; the rest waits (see
+        ``streamdgp.turns``).
 
         What ``prepare`` made of a frame serves as well as the frame.
 
@@ -128,12 +128,12 @@ class Reconstructor:
         clock = _Clock()
         prepared = frame if isinstance(frame, PreparedFrame) else self.prepare(frame)
         try:
-            look_frames, pixels = 1, Pixels.ALL
+            look_frames, is_repetition = 1, False
             if self._map is not None:
                 schedule = self._map.turns.schedule
                 look_frames = schedule.look_frames(prepared)
-                pixels = schedule.pixels(prepared)
-            points = prepared.points(pixels)
+                is_repetition = schedule.is_repetition(prepared)
+            points = prepared.points(is_sparse=is_repetition)
             clock.lap("orient")
             with self._memory.writing():
                 report = self._integrate(points, look_frames, clock)

@@ -1,11 +1,10 @@
 """In which frames charts have their turn, and what waits for it.
 
-Evidence takes every frame; of large depth images one pixel in four while the view is slow, and one in
-sixteen of those that wait. What a view sees through, its votes on what shows, anchors, fits and
-consistency come once the view has moved by two anchor radii since they came last, or by one since the
-frame before, or after so many frames: what a camera sees several times within a sixth of a second is the
-same surface. After a view that shares little with the last, so many are one, then two, and so on. Nothing
-here depends on the clock.
+Evidence takes every frame; of a large depth image that waits, one pixel in sixteen while the view is slow.
+What a view sees through, its votes on what shows, anchors, fits and consistency come once the view has
+moved by two anchor radii since they came last, or by one since the frame before, or after so many frames:
+what a camera sees several times within a sixth of a second is the same surface. After a view that shares
+little with the last, so many are one, then two, and so on. Nothing here depends on the clock.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import numpy.typing as npt
 from streamdgp.errors import StorageError
 from streamdgp.evidence.precision import WEIGHT_BITS, rounded
 from streamdgp.evidence.surfels import SurfelMap, TouchedSurfels
-from streamdgp.frames.orient import OrientedPoints, Pixels, PreparedFrame
+from streamdgp.frames.orient import OrientedPoints, PreparedFrame
 
 __all__ = ["Schedule", "Turns"]
 
@@ -44,8 +43,7 @@ class Schedule:
     Parameters
     ----------
     most_frames
-        Charts have a turn at least in every so many frames, after a jump sooner; 1: in every one, and all
-        pixels count.
+        Charts have a turn at least in every so many frames, after a jump sooner; 1: in every one.
     anchor_radius_m
         And as soon as the view moved by two of these, or at once by one: its place, and what it sees by its
         turning, together.
@@ -79,11 +77,9 @@ class Schedule:
     def _is_fast(self, frame: _Seen) -> bool:
         return _moved_m(self.pose_before, frame) > _MOST_MOVED_AT_ONCE_RADII * self.anchor_radius_m
 
-    def pixels(self, frame: _Seen) -> Pixels:
-        """Which pixels count: a slow view shows things often, and what waits was seen in the last turn."""
-        if self.most_frames == 1 or self.slow_turns < _SLOW_TURNS or self._is_fast(frame):
-            return Pixels.ALL
-        return Pixels.PLANES if self.look_frames(frame) else Pixels.NODES
+    def is_repetition(self, frame: _Seen) -> bool:
+        """Whether a frame waits and shows what the last turn has shown already, for the view is slow."""
+        return self.slow_turns == _SLOW_TURNS and not self.look_frames(frame)
 
     def after(self, frame: _Seen, look_frames: int) -> Schedule:
         """The schedule once a frame has come, which is the charts' turn or waits."""

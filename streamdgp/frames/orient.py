@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -18,7 +17,7 @@ from streamdgp.frames.shadows import in_shadow
 from streamdgp.frames.types import DepthFrame, Frame, PointFrame, RangeImageFrame
 from streamdgp.frames.view import SensorView, SphereBins
 
-__all__ = ["OrientedPoints", "Pixels", "PreparedFrame", "orient", "prepare_frame"]
+__all__ = ["OrientedPoints", "PreparedFrame", "orient", "prepare_frame"]
 
 _PINHOLE_WINDOW = 2
 _SPHERE_WINDOW = 3
@@ -55,32 +54,22 @@ class OrientedPoints:
         return float(np.quantile(self.sigma_m, 0.8)) if len(self) else 0.0
 
 
-class Pixels(enum.Enum):
-    """Which pixels of a depth image count; of one less than 640 wide all do. So do all points of others."""
-
-    ALL = enum.auto()
-    PLANES = enum.auto()
-    """Those that planes were fitted at, a grid at least 320 wide: one in four of 640 x 480."""
-    NODES = enum.auto()
-    """Every second one of every second row of these."""
-
-
 @dataclass(frozen=True)
 class PreparedFrame:
     """A frame before it is known how many of its points count; view and spacing_m as those of all of them."""
 
     view: SensorView | None
     spacing_m: float
-    _points: Callable[[Pixels], OrientedPoints]
+    _points: Callable[[bool], OrientedPoints]
     _complete: Callable[[], None] = lambda: None
 
     def complete(self) -> None:
-        """Do what nodes alone do not need; ``points`` does it otherwise."""
+        """Do what all points need and few do not; ``points`` does it otherwise."""
         self._complete()
 
-    def points(self, pixels: Pixels = Pixels.ALL) -> OrientedPoints:
-        """The points of these pixels."""
-        return self._points(pixels)
+    def points(self, *, is_sparse: bool = False) -> OrientedPoints:
+        """All points; sparse, of a large depth image those of a grid of pixels, at least 160 wide."""
+        return self._points(is_sparse)
 
 
 def prepare_frame(frame: Frame, min_incidence_cos: float) -> PreparedFrame:
@@ -197,19 +186,18 @@ class _DepthImage:
             self._planes.fit_others()
             self._is_complete = True
 
-    def points(self, pixels: Pixels) -> OrientedPoints:
-        """Points of these pixels."""
+    def points(self, is_sparse: bool) -> OrientedPoints:
+        """Points of all pixels; sparse, of nodes."""
         k, depth, sigma = self._frame.intrinsics, self.view.seen_m, self._sigma_m
         rays, _, unit = _pinhole_rays(k.fx, k.fy, k.cx, k.cy, *depth.shape)
-        if pixels is not Pixels.NODES:
-            self.complete()
         color, step = self._frame.color, 1
-        if pixels is not Pixels.ALL and self._stride > 1:
-            step = self._stride if pixels is Pixels.PLANES else 2 * self._stride
+        if is_sparse and self._stride > 1:
+            step = 2 * self._stride
             depth, sigma, rays = (x[::step, ::step] for x in (depth, sigma, rays))
             normals = self._planes.normals[::step, ::step].copy()
             color = None if color is None else color[::step, ::step]
         else:
+            self.complete()
             normals = spread_normals(self._ranges_m, unit, sigma, self._planes.normals, self._stride)
         normals[in_shadow(depth, k.fx / step)] = 0
         oriented = _world(
