@@ -15,9 +15,7 @@ from streamdgp.meshes import TriangleMesh
 __all__ = ["SOLIDS"]
 
 _TEETH = 14
-# Corners of a box, and its triangles, outwards.
-_CORNERS = np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)])
-_SIDES = np.array([[0, 1, 3, 2], [4, 6, 7, 5], [0, 4, 5, 1], [2, 3, 7, 6], [0, 2, 6, 4], [1, 5, 7, 3]])
+_Box = tuple[tuple[float, float, float], tuple[float, float, float]]
 
 
 def _closed_strips(points: npt.NDArray[np.float64]) -> TriangleMesh:
@@ -44,18 +42,44 @@ def gear() -> TriangleMesh:
     return _closed_strips(np.stack(rings, 1))
 
 
+def _united(boxes: list[_Box]) -> TriangleMesh:
+    """The surface of a union of boxes (lowest corner, highest corner): of cells between all their sides."""
+    bounds = np.array(boxes)
+    planes = [np.unique(bounds[:, :, axis]) for axis in range(3)]
+    is_full = np.zeros([len(values) + 1 for values in planes], np.bool_)
+    for low, high in boxes:
+        first, last = (
+            [int(np.searchsorted(planes[k], corner[k])) + 1 for k in range(3)] for corner in (low, high)
+        )
+        is_full[first[0] : last[0], first[1] : last[1], first[2] : last[2]] = True
+    quads = []
+    for axis in range(3):
+        step = np.diff(is_full.astype(np.int8), axis=axis)
+        for sign in (-1, 1):
+            at = np.argwhere(step == sign)
+            # From the cell's place to its corner in the planes: what follows the plane keeps its number.
+            corner = at - (np.arange(3) != axis)
+            u, v = np.eye(3, dtype=np.int64)[[(axis + 1) % 3, (axis + 2) % 3]]
+            around = (0 * u, u, u + v, v) if sign < 0 else (0 * u, v, u + v, u)
+            quads.append(np.stack([corner + one for one in around], 1))
+    places = np.concatenate(quads)
+    used, number = np.unique(places.reshape(-1, 3), axis=0, return_inverse=True)
+    vertices = np.stack([planes[k][used[:, k]] for k in range(3)], 1)
+    a, b, c, d = number.reshape(-1, 4).T
+    triangles = np.concatenate([np.stack([a, b, c], 1), np.stack([a, c, d], 1)])
+    return TriangleMesh(vertices, triangles.astype(np.int32))
+
+
 def chair() -> TriangleMesh:
-    """With thin parts: legs of 4 cm, a seat of 3 cm, bars of 2.4 cm; boxes that reach into each other."""
-    legs = [((x, y, 0.0), (x + 0.04, y + 0.04, 0.44)) for x in (0.0, 0.41) for y in (0.0, 0.41)]
-    posts = [((0.001, y, 0.43), (0.041, y + 0.04, 1.0)) for y in (0.001, 0.409)]
-    bars = [((0.008, y, 0.43), (0.032, y + 0.024, 0.95)) for y in (0.12, 0.213, 0.306)]
-    boxes = [((-0.01, -0.01, 0.43), (0.46, 0.46, 0.46)), ((0.005, 0.02, 0.92), (0.035, 0.43, 0.99))]
-    vertices, triangles = [], []
-    for low, high in [*boxes, *legs, *posts, *bars]:
-        for a, b, c, d in _SIDES + len(_CORNERS) * len(vertices):
-            triangles += [(a, b, c), (a, c, d)]
-        vertices.append(np.add(low, _CORNERS * np.subtract(high, low)))
-    return TriangleMesh(np.concatenate(vertices), np.array(triangles, np.int32))
+    """With thin parts: legs of 4 cm, a seat of 3 cm, bars of 2.4 cm."""
+    legs: list[_Box] = [((x, y, 0.0), (x + 0.04, y + 0.04, 0.44)) for x in (0.0, 0.41) for y in (0.0, 0.41)]
+    posts: list[_Box] = [((0.0, y, 0.44), (0.04, y + 0.04, 1.0)) for y in (0.0, 0.41)]
+    bars: list[_Box] = [((0.008, y, 0.44), (0.032, y + 0.024, 0.95)) for y in (0.12, 0.213, 0.306)]
+    boxes: list[_Box] = [
+        ((-0.01, -0.01, 0.43), (0.46, 0.46, 0.46)),
+        ((0.004, 0.02, 0.92), (0.036, 0.43, 0.99)),
+    ]
+    return _united([*boxes, *legs, *posts, *bars])
 
 
 def knot() -> TriangleMesh:

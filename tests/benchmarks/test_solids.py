@@ -8,8 +8,9 @@ import pytest
 
 from benchmarks.solids import SOLIDS
 
-# pi (.45^2 - .18^2) .2 but for the teeth's flanks; boxes; pi (.065^2 + .015^2 / 2) times 4.9 m.
-VOLUMES_M3 = {"gear": 0.1025, "chair": 0.0130, "knot": 0.0698}
+# By hand: polygons of 0.40 and 0.50 m less the bore, 20 cm high; seat, legs, posts, bars, rail; and
+# pi (.065^2 + .015^2 / 2) times 5.1 m of tube.
+VOLUMES_M3 = {"gear": 0.1025, "chair": 0.012731, "knot": 0.0698}
 
 
 @pytest.mark.parametrize("name", SOLIDS)
