@@ -328,6 +328,9 @@ def main(
 ) -> None:
     """Reconstruct virtual scans every way and compare with the truth."""
     names = tuple(meshes.split(","))
+    unknown = set(names) - {*MESHES, *SOLIDS}
+    if unknown:
+        raise click.BadParameter(f"no meshes {', '.join(sorted(unknown))}", param_hint="--meshes")
     if sweep_tsdf:
         conclude(Result("TSDF voxel", [_sweep_tsdf(names, frames, seed)]), json_path)
         return

@@ -99,4 +99,4 @@ def knot() -> TriangleMesh:
 
 
 SOLIDS: dict[str, Callable[[], TriangleMesh]] = {"gear": gear, "chair": chair, "knot": knot}
-"""By name; some metre long, triangles outwards."""
+"""By name; about a metre long, triangles outwards."""

@@ -8,9 +8,17 @@ import pytest
 
 from benchmarks.solids import SOLIDS
 
-# By hand: polygons of 0.40 and 0.50 m less the bore, 20 cm high; seat, legs, posts, bars, rail; and
-# pi (.065^2 + .015^2 / 2) times 5.1 m of tube.
-VOLUMES_M3 = {"gear": 0.1025, "chair": 0.012731, "knot": 0.0698}
+# By hand: fourteen times the triangles between the axis and a tooth's four sides, less those of the bore,
+# 20 cm high; seat, legs, posts, bars, rail; and the integral of pi r^2 along the curve.
+_TURN = 2 * np.pi / 14 * np.array([0.18, 0.24, 0.18, 0.4])
+_SIDES_M2 = np.array([0.4 * 0.5, 0.5 * 0.5, 0.5 * 0.4, 0.4 * 0.4]) - 0.18**2
+_T = np.linspace(0, 2 * np.pi, 10_000, endpoint=False)
+_SPEED_M = np.sqrt(17 + 8 * np.cos(3 * _T) + (3.9 * np.cos(3 * _T)) ** 2) / 6
+VOLUMES_M3 = {
+    "gear": 14 * 0.2 * (0.5 * _SIDES_M2 * np.sin(_TURN)).sum(),
+    "chair": 0.012731,
+    "knot": 2 * np.pi * (np.pi * (0.065 + 0.015 * np.cos(5 * _T)) ** 2 * _SPEED_M).mean(),
+}
 
 
 @pytest.mark.parametrize("name", SOLIDS)
