@@ -151,7 +151,7 @@ class SceneConfig:
     """Default extraction resolution, metres."""
     neighbourhood_ratio: float = 1.6
     """c > 1: a chart sees the evidence in the ball of radius c * r."""
-    normal_angle_deg: float = 60.0
+    normal_angle_deg: float = 45.0
     """Evidence whose normal differs more than this is another sheet's, in (0, 90)."""
     regime: RegimeName = "lazy"
     """How charts are fitted."""

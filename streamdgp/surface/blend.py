@@ -6,7 +6,8 @@ chart's normal) and a weight
     w_q = (1 - rho^2)^3 * exp(-(t / 0.1)^2) * max(support, eps),   rho = |y| / blend_radius,
 
 with t the part of the offset that is not along the normal (the foot left the chart). Only charts whose
-normal agrees with the nearest supported foot's may blend, so two sheets never cancel. What is shown is cut
+normal agrees with the nearest supported foot's may blend, so two sheets never cancel; where sheets meet in a
+crease, see ``streamdgp.surface.creases``. What is shown is cut
 where support falls below a half: the lesser of the share of those who saw a surface there among those who
 looked, and of how much of the weight is of charts that were looked at there at all.
 
@@ -25,6 +26,22 @@ from numba import njit
 from streamdgp.fitting.feet import FOOT, MOST, PHI, POINT, feet_on_raster, feet_scratch, foot_normal
 from streamdgp.fitting.pointers import raster_at, support_mask_at
 from streamdgp.fitting.raster import RASTER
+from streamdgp.surface.creases import (
+    BACKED,
+    CHART,
+    DISTANCE,
+    FOOT_U,
+    FOOT_V,
+    KNOWN,
+    NORMAL,
+    NOTE,
+    PLAIN,
+    RANK,
+    SHEET,
+    WEIGHT,
+    backed_and_known,
+    meet,
+)
 
 __all__ = ["blend_points", "in_chart", "is_near_chart", "support_at"]
 
@@ -35,34 +52,15 @@ _STEEPEST = 2.0
 _RASTER_SLACK = 0.08
 _HALF = (RASTER - 1) / 2
 _STEPS = 2
+# At a corner three meet.
+_MOST_SHEETS = 3
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def support_at(mask: Any, u: float, v: float) -> float:
     """Bilinear look-up of a chart's support mask (cells over [-1, 1]^2) at tangent coordinates."""
-    backed: float = _backed_and_known(mask, u, v)[0]
+    backed: float = backed_and_known(mask, u, v)[0]
     return backed
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _backed_and_known(mask: Any, u: float, v: float) -> tuple[float, float]:
-    """Bilinear look-up of a support mask, and of where it is not 0: a cell that was judged, however."""
-    n = mask.shape[0]
-    a = (u + 1.0) * 0.5 * n - 0.5
-    b = (v + 1.0) * 0.5 * n - 0.5
-    i = int(np.floor(a))
-    j = int(np.floor(b))
-    a -= i
-    b -= j
-    backed = known = 0.0
-    for di in range(2):
-        for dj in range(2):
-            ii, jj = i + di, j + dj
-            if 0 <= ii < n and 0 <= jj < n and mask[ii, jj] > 0.0:
-                share = (a if di else 1.0 - a) * (b if dj else 1.0 - b)
-                backed += share * mask[ii, jj]
-                known += share
-    return backed, known
 
 
 @njit(cache=True, nogil=True, inline="always", error_model="numpy")
@@ -121,7 +119,7 @@ def _find(
 def _grown(said: Any, used: int) -> Any:
     """Notes with twice the room."""
     following, value = said
-    longer = (np.empty(2 * len(following) + MOST, np.int64), np.empty((2 * len(following) + MOST, 8)))
+    longer = (np.empty(2 * len(following) + MOST, np.int64), np.empty((2 * len(following) + MOST, NOTE)))
     longer[0][:used] = following[:used]
     longer[1][:used] = value[:used]
     return longer
@@ -165,17 +163,17 @@ def _note(
         off2 = max(d2 - d * d, 0.0)
         if off2 > 0.09:
             continue
-        backed, known = _backed_and_known(mask, s[PHI + k], s[PHI + MOST + k])
+        backed, known = backed_and_known(mask, s[PHI + k], s[PHI + MOST + k])
         weight = reach[k] * np.exp(-off2 / 0.01)
         p = point[k]
         following[used] = -1
-        value[used, 0] = d * size
+        value[used, DISTANCE] = d * size
         for j in range(3):
-            value[used, 1 + j] = turn[j, 0] * n0 + turn[j, 1] * n1 + turn[j, 2] * n2
-        value[used, 4] = weight * max(backed, _SUPPORT_FLOOR)
-        value[used, 5] = weight
-        value[used, 6] = backed
-        value[used, 7] = known
+            value[used, NORMAL + j] = turn[j, 0] * n0 + turn[j, 1] * n1 + turn[j, 2] * n2
+        value[used, WEIGHT] = weight * max(backed, _SUPPORT_FLOOR)
+        value[used, PLAIN], value[used, BACKED], value[used, KNOWN] = weight, backed, known
+        value[used, CHART], value[used, SHEET] = chart, -1.0
+        value[used, FOOT_U], value[used, FOOT_V] = s[PHI + k], s[PHI + MOST + k]
         if head[p] < 0:
             head[p] = used
         else:
@@ -183,11 +181,58 @@ def _note(
         tail[p] = used
         # Distance to the foot, with a handicap where the foot is off its evidence.
         rank = d2 * size * size + (1.0 - min(backed, 1.0)) * 4.0 * band_m * band_m
+        value[used, RANK] = rank
         if rank < best_rank[p]:
             best_rank[p] = rank
             best[p] = used
         used += 1
     return used
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _best_of_others(head: int, said: Any) -> int:
+    """The note of least rank among those that are of no sheet yet, or -1."""
+    following, value = said
+    best, e = -1, head
+    while e >= 0:
+        if value[e, SHEET] < 0.0 and (best < 0 or value[e, RANK] < value[best, RANK]):
+            best = e
+        e = following[e]
+    return best
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _blend_sheet(head: int, chosen: int, sheet: int, said: Any, made: Any) -> bool:
+    """Give all that agrees with a note, and is of no sheet yet, to this one, and blend it.
+
+    made (5,) becomes distance_m, normal (3) and support; False where nothing has weight.
+    """
+    following, value = said
+    m0, m1, m2 = value[chosen, NORMAL], value[chosen, NORMAL + 1], value[chosen, NORMAL + 2]
+    total = distance = plain = backed = known = 0.0
+    ax = ay = az = 0.0
+    e = head
+    while e >= 0:
+        n0, n1, n2 = value[e, NORMAL], value[e, NORMAL + 1], value[e, NORMAL + 2]
+        if value[e, SHEET] < 0.0 and n0 * m0 + n1 * m1 + n2 * m2 >= _SAME_SHEET_COS:
+            value[e, SHEET] = sheet
+            w = value[e, WEIGHT]
+            total += w
+            distance += w * value[e, DISTANCE]
+            ax += w * n0
+            ay += w * n1
+            az += w * n2
+            plain += value[e, PLAIN]
+            backed += value[e, PLAIN] * value[e, BACKED]
+            known += value[e, PLAIN] * value[e, KNOWN]
+        e = following[e]
+    length = np.sqrt(ax * ax + ay * ay + az * az)
+    if not (total > 1e-12 and length > 0.0):
+        return False
+    made[0] = distance / total
+    made[1], made[2], made[3] = ax / length, ay / length, az / length
+    made[4] = min(backed / max(known, 1e-30), known / max(plain, 1e-30))
+    return True
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -211,7 +256,7 @@ def blend_points(
         np.full(count, 1e30),
     )
     capacity = 8 * count + MOST
-    said = (np.empty(capacity, np.int64), np.empty((capacity, 8)))
+    said = (np.empty(capacity, np.int64), np.empty((capacity, NOTE)))
     used = 0
     for c in range(anchor.shape[0]):
         begin = 0
@@ -233,32 +278,20 @@ def blend_points(
                 said = _grown(said, used)
             used = _note(found, point, weight, s, c, charts, band_m, near, said, used)
     head, _, best, _ = near
-    following, value = said
+    middle, has_middle = np.empty((anchor.shape[0], 3)), np.zeros(anchor.shape[0], np.uint8)
+    held, other = np.empty(5), np.empty(5)
     for p in range(count):
         reached[p] = 0
-        if head[p] < 0:
-            continue
-        m0, m1, m2 = value[best[p], 1], value[best[p], 2], value[best[p], 3]
-        total = distance = plain = backed = known = 0.0
-        ax = ay = az = 0.0
-        e = head[p]
-        while e >= 0:
-            n0, n1, n2 = value[e, 1], value[e, 2], value[e, 3]
-            if n0 * m0 + n1 * m1 + n2 * m2 >= _SAME_SHEET_COS:
-                w = value[e, 4]
-                total += w
-                distance += w * value[e, 0]
-                ax += w * n0
-                ay += w * n1
-                az += w * n2
-                plain += value[e, 5]
-                backed += value[e, 5] * value[e, 6]
-                known += value[e, 5] * value[e, 7]
-            e = following[e]
-        length = np.sqrt(ax * ax + ay * ay + az * az)
-        if not (total > 1e-12 and length > 0.0):
+        if head[p] < 0 or not _blend_sheet(head[p], best[p], 0, said, held):
             continue
         reached[p] = 1
-        result[p, 0] = distance / total
-        result[p, 1], result[p, 2], result[p, 3] = ax / length, ay / length, az / length
-        result[p, 4] = min(backed / max(known, 1e-30), known / max(plain, 1e-30))
+        whose = best[p]
+        for sheet in range(1, _MOST_SHEETS):
+            following = _best_of_others(head[p], said)
+            if following < 0:
+                break
+            if _blend_sheet(head[p], following, sheet, said, other):
+                whose = meet(
+                    points[p], head[p], whose, following, said, charts, middle, has_middle, held, other
+                )
+        result[p] = held
