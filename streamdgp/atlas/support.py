@@ -18,8 +18,6 @@ __all__ = ["followed_cells", "settle_cells", "show_cells"]
 _CLOSING_CELLS = 2
 # Two passes alone open no hole.
 _MOST_PASSES_OF_FILLED = 2
-# What nobody ever saw, while cells beside it were seen more often, lies within a solid.
-_MOST_BESIDE_FILLED = 4
 _PAD = _CLOSING_CELLS + 1
 _WIDE = SUPPORT_CELLS + 2 * _PAD
 # Charts, some microseconds each.
@@ -37,8 +35,7 @@ def show_cells(
     A support says how far the cells are surface, in 255ths, from hits and passes per cell, all uint8
     (charts, 16, 16). A cell that was looked at is at least 1: 0 says that nothing is known of it. A sparse
     first view leaves cells between samples empty; closing by two cells fills them without moving the outer
-    boundary, but for cells that rays passed through, and those that nobody saw while others beside them were
-    seen.
+    boundary, but for cells that rays passed through.
     """
     shown = np.empty((len(charts), SUPPORT_CELLS, SUPPORT_CELLS), np.float32)
 
@@ -155,16 +152,6 @@ def _close(values: Any, rows: Any, grown: Any) -> None:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _looks_beside(hits: Any, i: int, j: int) -> int:
-    """Hits of the cell within two that has most."""
-    most = 0
-    for a in range(max(i - 2, 0), min(i + 3, SUPPORT_CELLS)):
-        for b in range(max(j - 2, 0), min(j + 3, SUPPORT_CELLS)):
-            most = max(most, int(hits[a, b]))
-    return most
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
 def _show(charts: Any, hits: Any, passes: Any, support: Any, shown: Any) -> None:
     rows, grown = np.empty(_WIDE, np.uint64), np.empty(_WIDE, np.uint64)
     for row in range(charts.shape[0]):
@@ -178,7 +165,7 @@ def _show(charts: Any, hits: Any, passes: Any, support: Any, shown: Any) -> None
                     against = PASS_WEIGHT * max(p - DOUBTED_PASSES, 0.0)
                     level = max(int(np.rint(255.0 * (h / (h + against)))), 1)
                 elif p <= _MOST_PASSES_OF_FILLED and rows[i + _PAD] >> np.uint64(j + _PAD) & np.uint64(1):
-                    level = 255 if _looks_beside(hits[c], i, j) <= _MOST_BESIDE_FILLED else int(p > 0)
+                    level = 255
                 elif p > 0:
                     level = 1
                 support[c, i, j] = level

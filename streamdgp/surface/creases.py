@@ -6,7 +6,7 @@ edge the outer one of a point's distances counts, in a corner the inner one,
 
     d = max(d_a, d_b)  where each sheet lies below the other,   d = min(d_a, d_b)  where each lies above,
 
-and there it is shown as far as both sheets are backed within a cell or two. A sheet that goes on behind the
+and there it is shown as far as both sheets are backed within a cell. A sheet that goes on behind the
 other one is not cut: they cross, or one of them is an error.
 """
 
@@ -32,7 +32,7 @@ FOOT_U, FOOT_V, SHEET = 10, 11, 12
 NOTE = 13
 # Sheets whose normals differ by more than 135 degrees are the sides of a thin part, not of a crease.
 _LEAST_COS = -0.7
-# Half of the side of the window of cells in which a sheet counts as backed.
+# A sheet that is backed within so many cells and one ends here, and may bound another one.
 _AROUND = 1
 _LEAST_BACKED = 0.5
 # A sheet that is backed so many cells behind the other one goes on there.
@@ -65,14 +65,14 @@ def backed_and_known(mask: Any, u: float, v: float) -> tuple[float, float]:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _most_around(mask: Any, u: float, v: float) -> float:
-    """Of the cells about a place (4 x 4) the one that is backed best."""
+def _most_around(mask: Any, u: float, v: float, more: int) -> float:
+    """Of the four cells about a place, and so many more on all sides, the one that is backed best."""
     n = mask.shape[0]
     i = int(np.floor((u + 1.0) * 0.5 * n - 0.5))
     j = int(np.floor((v + 1.0) * 0.5 * n - 0.5))
     most = 0.0
-    for a in range(max(i - _AROUND, 0), min(i + 2 + _AROUND, n)):
-        for b in range(max(j - _AROUND, 0), min(j + 2 + _AROUND, n)):
+    for a in range(max(i - more, 0), min(i + 2 + more, n)):
+        for b in range(max(j - more, 0), min(j + 2 + more, n)):
             most = max(most, mask[a, b])
     return most
 
@@ -80,14 +80,16 @@ def _most_around(mask: Any, u: float, v: float) -> float:
 @njit(cache=True, nogil=True, error_model="numpy")
 def _backing(
     head: int, sheet: int, said: Any, charts: Any, own: Any, other: Any, towards: float
-) -> tuple[float, float]:
-    """How well a sheet is backed around its feet, and behind the ``other`` one, above it or below (1, -1).
+) -> tuple[float, float, float]:
+    """How well a sheet is backed beside its feet, around them, and behind the ``other`` one.
+
+    ``towards`` = 1 where that is above the other, -1 below.
 
     own and other (5,) are the two blended sheets: distance, normal, support.
     """
     following, value = said
     _, rotation, scale, _, support = charts
-    around = behind = 0.0
+    beside = around = behind = 0.0
     along = other[1] * own[1] + other[2] * own[2] + other[3] * own[3]
     # Up over the other sheet, in the tangent plane of this one.
     tx, ty, tz = other[1] - along * own[1], other[2] - along * own[2], other[3] - along * own[3]
@@ -98,7 +100,8 @@ def _backing(
             c = int(value[e, CHART])
             mask, turn = support_mask_at(support[c]), rotation[c]
             u, v = value[e, FOOT_U], value[e, FOOT_V]
-            around = max(around, _most_around(mask, u, v))
+            beside = max(beside, _most_around(mask, u, v, 0))
+            around = max(around, _most_around(mask, u, v, _AROUND))
             cell = 2.0 / mask.shape[0]
             foot_over_other = (other[0] - own[0] * along) / scale[c]
             go = (towards * _BEYOND_CELLS * cell - foot_over_other) / steep2
@@ -107,7 +110,7 @@ def _backing(
             if u * u + v * v < 1.0:
                 behind = max(behind, backed_and_known(mask, u, v)[0])
         e = following[e]
-    return around, behind
+    return beside, around, behind
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -168,10 +171,9 @@ def meet(
         return a
     is_edge = over_a < 0.0
     towards = 1.0 if is_edge else -1.0
-    backed_a, goes_on_a = _backing(head, int(value[a, SHEET]), said, charts, held, other, towards)
-    backed_b, goes_on_b = _backing(head, int(value[b, SHEET]), said, charts, other, held, towards)
-    backed = min(backed_a, backed_b)
-    if backed < _LEAST_BACKED or max(goes_on_a, goes_on_b) > _LEAST_BACKED:
+    beside_a, around_a, goes_on_a = _backing(head, int(value[a, SHEET]), said, charts, held, other, towards)
+    beside_b, around_b, goes_on_b = _backing(head, int(value[b, SHEET]), said, charts, other, held, towards)
+    if min(around_a, around_b) < _LEAST_BACKED or max(goes_on_a, goes_on_b) > _LEAST_BACKED:
         return a
     cell_m = 2.0 / support_mask_at(support[chart_a]).shape[0] * size
     is_near = abs(held[0] - other[0]) < _NEAR_CELLS * cell_m
@@ -179,5 +181,5 @@ def meet(
     if is_others:
         held[:5] = other[:5]
     if is_near:
-        held[4] = max(held[4], backed)
+        held[4] = max(held[4], min(beside_a, beside_b))
     return b if is_others else a

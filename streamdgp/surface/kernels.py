@@ -12,6 +12,11 @@ from streamdgp.surface.blend import blend_points, in_chart, is_near_chart
 
 __all__ = ["evaluate_nodes", "march", "refine_vertices"]
 
+_STEPS_OF_ALL, _MOST_STEPS = 2, 5
+# After a step that was longer than this, in cells, another one follows.
+_CLOSE = 0.1
+_FARTHEST = 0.6
+
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _mark(
@@ -201,24 +206,42 @@ def refine_vertices(
     normals: Any,
     support: Any,
 ) -> None:
-    """Move vertices onto the zero set (two Newton steps along the blended normal); fill normals, support."""
+    """Move vertices onto the zero set by Newton steps along the blended normal; fill normals, support.
+
+    Two for all, and more for those that are still on their way: beside a crease steps lead to one face and
+    then to the other.
+    """
     limit = 0.3 * step_m
     count = vertices.shape[0]
+    place, kept = np.empty((count, 3)), np.empty(count, np.int64)
+    before = vertices.copy()
     result, reached = np.empty((count, 5)), np.empty(count, np.uint8)
     for i in range(count):
+        kept[i] = i
+        support[i] = 0.0
         for k in range(3):
             normals[i, k] = 0.0
-    for step in range(2):
-        blend_points(vertices, band_m, blend_radius, charts, result, reached)
-        for i in range(count):
-            if not reached[i] or (step > 0 and support[i] < 0.0):
-                support[i] = -1.0
+    left = count
+    for step in range(_MOST_STEPS):
+        for m in range(left):
+            place[m] = vertices[kept[m]]
+        blend_points(place[:left], band_m, blend_radius, charts, result, reached)
+        on_their_way = 0
+        for m in range(left):
+            i = kept[m]
+            if not reached[m]:
+                support[i] = 0.0
                 continue
-            d = min(max(result[i, 0], -limit), limit)
+            d = min(max(result[m, 0], -limit), limit)
+            moved2 = 0.0
             for k in range(3):
-                vertices[i, k] -= d * result[i, 1 + k]
-                normals[i, k] = result[i, 1 + k]
-            # A step that does not come near the zero set was made across a jump between charts.
-            support[i] = result[i, 4] if step == 0 or abs(result[i, 0]) < limit else 0.0
-    for i in range(count):
-        support[i] = max(support[i], 0.0)
+                vertices[i, k] -= d * result[m, 1 + k]
+                normals[i, k] = result[m, 1 + k]
+                moved2 += (vertices[i, k] - before[i, k]) ** 2
+            # What does not come near the zero set, or only far off, was made across a jump between charts.
+            is_near = step == 0 or (abs(result[m, 0]) < limit and moved2 < (_FARTHEST * step_m) ** 2)
+            support[i] = result[m, 4] if is_near else 0.0
+            if step < _STEPS_OF_ALL - 1 or abs(result[m, 0]) > _CLOSE * step_m:
+                kept[on_their_way] = i
+                on_their_way += 1
+        left = on_their_way

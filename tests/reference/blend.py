@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from numba import njit
 
 from streamdgp.fitting.raster import RASTER, foot_on_raster
 from streamdgp.surface.blend import support_at
 
 __all__ = ["blend_at"]
+
+Array = npt.NDArray[Any]
 
 _SUPPORT_FLOOR = 1e-3
 _SAME_SHEET_COS = 0.35
@@ -19,27 +22,19 @@ _RASTER_SLACK = 0.08
 
 
 @njit(error_model="numpy")
-def blend_at(
+def _say(
     x: Any,
     band_m: float,
     blend_radius: float,
     charts: Any,
     scratch: Any,
-    result: Any,
-) -> bool:
-    """Blend at one point.
-
-    ``charts`` = (anchor (K, 3), rotation (K, 3, 3), scale (K,), rasters (K, 33, 33, 3),
-    support (K, 16, 16)); in id order, so sums do not depend on who asks. ``scratch`` is
-    (96, 8) float64. result = [distance_m, normal (3), support]. False where no chart reaches.
-    """
+) -> int:
+    """What charts say of one point: rows of ``scratch`` (96, 12); returns how many."""
     anchor, rotation, scale, rasters, support = charts
     y = np.empty(3)
     v = np.empty(2)
     out = np.empty(9)
     entries = 0
-    nearest = 1e30
-    nearest_entry = -1
     half = (RASTER - 1) / 2
     for c in range(anchor.shape[0]):
         s = scale[c]
@@ -87,37 +82,104 @@ def blend_at(
         scratch[e, 6] = backed
         scratch[e, 7] = support_at(np.where(support[c] > 0.0, 1.0, 0.0), out[0], out[1])
         # Distance to the foot, with a handicap where the foot is off its evidence.
-        rank = d2 * s * s + (1.0 - min(backed, 1.0)) * 4.0 * band_m * band_m
-        if rank < nearest:
-            nearest = rank
-            nearest_entry = e
-    if nearest_entry < 0:
+        scratch[e, 8] = d2 * s * s + (1.0 - min(backed, 1.0)) * 4.0 * band_m * band_m
+        scratch[e, 9], scratch[e, 10], scratch[e, 11] = c, out[0], out[1]
+    return entries
+
+
+def blend_at(
+    x: Array, band_m: float, blend_radius: float, charts: tuple[Array, ...], scratch: Array, result: Array
+) -> bool:
+    """Blend at one point.
+
+    ``charts`` = (anchor (K, 3), rotation (K, 3, 3), scale (K,), rasters (K, 33, 33, 3),
+    support (K, 16, 16)); in id order, so sums do not depend on who asks. ``scratch`` is
+    (96, 12) float64. result = [distance_m, normal (3), support]. False where no chart reaches.
+    """
+    said = scratch[: _say(x, band_m, blend_radius, charts, scratch)]
+    sheets: list[tuple[Array, Array]] = []
+    free = np.ones(len(said), np.bool_)
+    while free.any() and len(sheets) < 3:
+        best = said[np.argmin(np.where(free, said[:, 8], np.inf))]
+        own = free & (said[:, 1:4] @ best[1:4] >= _SAME_SHEET_COS)
+        free &= ~own
+        blended = _sheet(said[own])
+        if blended is not None:
+            # A sheet's best chart stands first.
+            sheets.append((blended, said[own][np.argsort(said[own][:, 8], kind="stable")]))
+        elif not sheets:
+            return False
+    if not sheets:
         return False
-    mx, my, mz = scratch[nearest_entry, 1], scratch[nearest_entry, 2], scratch[nearest_entry, 3]
-    weight = distance = plain = backed_sum = known = 0.0
-    ax = ay = az = 0.0
-    for e in range(entries):
-        dot = scratch[e, 1] * mx + scratch[e, 2] * my + scratch[e, 3] * mz
-        if dot < _SAME_SHEET_COS:
-            continue
-        w = scratch[e, 4]
-        weight += w
-        distance += w * scratch[e, 0]
-        ax += w * scratch[e, 1]
-        ay += w * scratch[e, 2]
-        az += w * scratch[e, 3]
-        plain += scratch[e, 5]
-        backed_sum += scratch[e, 5] * scratch[e, 6]
-        known += scratch[e, 5] * scratch[e, 7]
-    if not (weight > 1e-12):
-        return False
-    length = np.sqrt(ax * ax + ay * ay + az * az)
-    if not (length > 0.0):
-        return False
-    result[0] = distance / weight
-    result[1] = ax / length
-    result[2] = ay / length
-    result[3] = az / length
-    # Of those who looked, the share that saw it; of the charts' weight, the share that was looked at.
-    result[4] = min(backed_sum / max(known, 1e-30), known / max(plain, 1e-30))
+    held, rows = sheets[0]
+    for other, others in sheets[1:]:
+        held, rows = _meet(x, held, rows, other, others, charts)
+    result[:] = held
     return True
+
+
+def _sheet(rows: Array) -> Array | None:
+    """The blend of one sheet: distance, normal, support."""
+    weight, normal = rows[:, 4].sum(), rows[:, 4] @ rows[:, 1:4]
+    length = np.linalg.norm(normal)
+    if not (weight > 1e-12 and length > 0.0):
+        return None
+    backed, known, plain = (rows[:, 5] @ rows[:, 6], rows[:, 5] @ rows[:, 7], rows[:, 5].sum())
+    # Of those who looked, the share that saw it; of the charts' weight, the share that was looked at.
+    support = min(backed / max(known, 1e-30), known / max(plain, 1e-30))
+    return np.array([rows[:, 4] @ rows[:, 0] / weight, *(normal / length), support])
+
+
+def _meet(
+    x: Array, held: Array, rows: Array, other: Array, others: Array, charts: tuple[Array, ...]
+) -> tuple[Array, Array]:
+    """Two sheets that end at each other bound the solid together."""
+    scale = charts[2]
+    size = min(scale[int(rows[0, 9])], scale[int(others[0, 9])])
+    # How high the middle of what a sheet's best chart shows lies over the other sheet's plane.
+    over_held = held[0] + (_middle(int(others[0, 9]), charts) - x) @ held[1:4]
+    over_other = other[0] + (_middle(int(rows[0, 9]), charts) - x) @ other[1:4]
+    is_edge, is_corner = max(over_held, over_other) < 0, min(over_held, over_other) > 0
+    if held[1:4] @ other[1:4] < -0.7 or not (is_edge or is_corner):
+        return held, rows
+    if min(abs(over_held), abs(over_other)) < 0.02 * size:
+        return held, rows
+    side = 1.0 if is_edge else -1.0
+    here, goes_on = _backing(rows, held, other, side, charts)
+    there, others_go_on = _backing(others, other, held, side, charts)
+    if min(here, there) < 0.5 or max(goes_on, others_go_on) > 0.5:
+        return held, rows
+    chosen, kept = (other, others) if (other[0] > held[0]) == is_edge else (held, rows)
+    chosen = chosen.copy()
+    if abs(held[0] - other[0]) < size / 8:
+        chosen[4] = max(chosen[4], min(here, there))
+    return chosen, kept
+
+
+def _middle(chart: int, charts: tuple[Array, ...]) -> Array:
+    """World place of the middle of what a chart shows."""
+    anchor, rotation, scale, rasters, support = charts
+    shown = support[chart].astype(np.float64)
+    at = np.einsum("ij,ijk->k", shown, rasters[chart][1::2, 1::2].astype(np.float64)) / shown.sum()
+    middle: Array = anchor[chart] + scale[chart] * rotation[chart] @ at
+    return middle
+
+
+def _backing(
+    rows: Array, own: Array, other: Array, side: float, charts: tuple[Array, ...]
+) -> tuple[float, float]:
+    """How well a sheet is backed around its feet, and two and a half cells behind the other one."""
+    _, rotation, scale, _, support = charts
+    around = behind = 0.0
+    uphill = other[1:4] - (other[1:4] @ own[1:4]) * own[1:4]
+    for row in rows:
+        c = int(row[9])
+        low = np.floor((row[10:12] + 1) * 8 - 0.5).astype(int)
+        window = support[c][max(low[0] - 1, 0) : max(low[0] + 3, 0), max(low[1] - 1, 0) : max(low[1] + 3, 0)]
+        around = max(around, float(window.max(initial=0.0)))
+        foot_height = (other[0] - own[0] * (other[1:4] @ own[1:4])) / scale[c]
+        step = (side * 2.5 / 8 - foot_height) / (uphill @ uphill) * (rotation[c].T @ uphill)[:2]
+        at = row[10:12] + step
+        if at @ at < 1.0:
+            behind = max(behind, support_at(support[c], at[0], at[1]))
+    return around, behind

@@ -95,7 +95,7 @@ def test_blend_of_many_is_that_of_each(kind: str, band: float) -> None:
     result, reached = np.zeros((len(points), 5)), np.zeros(len(points), np.uint8)
     blend_points(points, band_m, surface.blend_radius, charts, result, reached)
     charts = (*charts[:3], np.stack(list(surface.rasters)), np.stack(list(surface.supports)))
-    scratch, wanted = np.empty((96, 8)), np.empty(5)
+    scratch, wanted = np.empty((96, 12)), np.empty(5)
     differ = 0
     for p, point in enumerate(points):
         found = blend_at(point, band_m, surface.blend_radius, charts, scratch, wanted)
