@@ -83,9 +83,8 @@ def _backing(
 ) -> tuple[float, float, float]:
     """How well a sheet is backed beside its feet, around them, and behind the ``other`` one.
 
-    ``towards`` = 1 where that is above the other, -1 below.
-
-    own and other (5,) are the two blended sheets: distance, normal, support.
+    ``towards`` = 1 where that is above the other, -1 below; own and other (5,) are the two blended sheets:
+    distance, normal, support.
     """
     following, value = said
     _, rotation, scale, _, support = charts

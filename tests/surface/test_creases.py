@@ -32,12 +32,9 @@ def _two_charts(is_edge: bool, gap_cells: float = 0.0, goes_on: bool = False) ->
     if goes_on:
         supports[0][:] = 1.0
     side = -1.0 if is_edge else 1.0
-    # Columns: first tangent towards the crease, second, normal.
-    first = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float64).T
-    second = np.array(
-        [[0, 0, -side], [0, 1 if is_edge else -1, 0], [1 if is_edge else -1, 0, 0]], np.float64
-    ).T
-    second[:, 1] = np.cross(second[:, 2], second[:, 0])
+    # Columns: the tangent towards the crease, the other one, the normal.
+    towards, normal = np.array([0.0, 0.0, -side]), np.array([-side, 0.0, 0.0])
+    second = np.stack([towards, np.cross(normal, towards), normal], axis=1)
     anchor = np.array([[-off_m, 0, 0], [0, 0, side * off_m]])
     memory = HeapMemory()
     rasters, masks = memory.array_list("rasters", flat.shape), memory.array_list("supports", (16, 16))
@@ -45,7 +42,7 @@ def _two_charts(is_edge: bool, gap_cells: float = 0.0, goes_on: bool = False) ->
     for held, arrays in ((rasters, [flat, flat.copy()]), (masks, supports)):
         held.extend_empty(2)
         held.put(both, arrays)
-    charts = (anchor, np.stack([first, second]), np.full(2, SCALE_M))
+    charts = (anchor, np.stack([np.eye(3), second]), np.full(2, SCALE_M))
     return (*charts, rasters.addresses(both), masks.addresses(both)), (rasters, masks)
 
 
