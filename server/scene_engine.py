@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -25,6 +24,7 @@ from streamdgp.errors import (
 )
 from streamdgp.frames import Frame
 from streamdgp.memory import ArrayMemory, MemoryBudget
+from streamdgp.parts import cores
 from streamdgp.reconstructor import Reconstructor
 from streamdgp.store import (
     AtlasStore,
@@ -49,17 +49,15 @@ from streamdgp_server.migrating import migrate_newest
 from streamdgp_server.options import ServerOptions
 from streamdgp_server.priority import QueryPriority
 from streamdgp_server.scene_files import SceneFile
+from streamdgp_server.tile_backlog import TileBacklog
 
 __all__ = ["IngestListener", "OpenedScene", "SceneEngine", "decode_frame", "open_scene"]
 
 _LOGGER = logging.getLogger(__name__)
 _OLD_REVISIONS_KEPT = 4
 _WATCHED_S = 30.0
-# What a query may find left to extract, and how fast the time that a tile takes is unlearnt: beside the
-# fitting it takes longer than for a query, for which the fitting steps aside.
+# What a query may find left to extract, in seconds of all cores, for the fitting steps aside.
 _BACKLOG_S = 0.75
-_TILE_TIME_GROWTH = 1.02
-_TILES_TO_TIME = 50
 # Encoded tiles are two thirds as large as the tiles themselves.
 _ENCODED_SHARE = 0.4
 
@@ -236,8 +234,7 @@ class SceneEngine:
         self._priority = priority
         # Versions and scales of the charts when tiles were brought up to date last.
         self._extracted: tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]] | None = None
-        self._left = np.zeros((0, 3), np.int64)
-        self._tile_s = 1e-3
+        self._backlog = TileBacklog()
         self._is_closing = threading.Event()
         self.failure: StreamdgpError | None = None
         self.closing: StreamdgpError | None = None
@@ -423,21 +420,11 @@ class SceneEngine:
         if before is None:
             self._extract(surface, None)
             return
-        stale = surface.stale_tiles(*before)
-        left = stale[:0]
+        self._backlog.add(surface.stale_tiles(*before))
+        left = 0
         if not self._priority.was_active_within(_WATCHED_S):
-            count = min(len(stale), int(_BACKLOG_S / self._tile_s))
-            stale, left = stale[count:], stale[:count]
-        # What was left last time has settled, unless it is left once more.
-        waiting = {tuple(tile) for tile in self._left.tolist()} - {tuple(tile) for tile in left.tolist()}
-        self._left = left
-        settled = np.array(sorted(waiting), np.int64).reshape(-1, 3)
-        started = time.perf_counter()
-        self._extract(surface, np.concatenate([stale, settled]))
-        fresh = len(stale) + len(settled)
-        if fresh > _TILES_TO_TIME:
-            took_s = (time.perf_counter() - started) / fresh
-            self._tile_s = max(min(took_s, _TILE_TIME_GROWTH * self._tile_s), 1e-5)
+            left = int(_BACKLOG_S * cores() / self.tile_cache.mean_extraction_s)
+        self._extract(surface, self._backlog.take(left))
 
     def _extract(self, surface: SurfaceSnapshot, only: npt.NDArray[np.int64] | None) -> None:
         """Put tiles into the cache; all of them (as far as there is room) or these."""

@@ -108,8 +108,7 @@ class Reconstructor:
             The frame cannot be used.
         """
         prepared = prepare_frame(frame, self.config.evidence.min_incidence_cos)
-        if not self._foresight.expect(prepared):
-            prepared.complete()
+        prepared.find_points(is_sparse=self._foresight.expect(prepared))
         return prepared
 
     def integrate(self, frame: Frame | PreparedFrame) -> FrameReport:

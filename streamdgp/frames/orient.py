@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -61,22 +61,23 @@ class PreparedFrame:
     view: SensorView | None
     spacing_m: float
     _points: Callable[[bool], OrientedPoints]
-    _complete: Callable[[], None] = lambda: None
+    _found: dict[bool, OrientedPoints] = field(default_factory=dict)
 
-    def complete(self) -> None:
-        """Do what all points need and few do not; ``points`` does it otherwise."""
-        self._complete()
+    def find_points(self, *, is_sparse: bool) -> None:
+        """Find what ``points`` is likely to be asked for."""
+        self._found[is_sparse] = self._points(is_sparse)
 
     def points(self, *, is_sparse: bool = False) -> OrientedPoints:
         """All points; sparse, of a large depth image those of a grid of pixels, at least 160 wide."""
-        return self._points(is_sparse)
+        found = self._found.get(is_sparse)
+        return self._points(is_sparse) if found is None else found
 
 
 def prepare_frame(frame: Frame, min_incidence_cos: float) -> PreparedFrame:
     """Do what is the same for all and for few points of a frame."""
     if isinstance(frame, DepthFrame):
         image = _DepthImage(frame, min_incidence_cos)
-        return PreparedFrame(image.view, image.spacing_m, image.points, image.complete)
+        return PreparedFrame(image.view, image.spacing_m, image.points)
     if isinstance(frame, RangeImageFrame):
         oriented = _orient_range_image(frame, min_incidence_cos)
     else:
@@ -175,12 +176,12 @@ class _DepthImage:
         self._planes.fit_nodes()
         self._is_complete = False
         if self._stride == 1:
-            self.complete()
+            self._complete()
         seen = depth[depth > 0]
         self.spacing_m = float(np.median(seen) / np.sqrt(k.fx * k.fy)) if len(seen) else 0.0
         self.view = _pinhole_view(frame, depth)
 
-    def complete(self) -> None:
+    def _complete(self) -> None:
         """Fit the other planes."""
         if not self._is_complete:
             self._planes.fit_others()
@@ -197,7 +198,7 @@ class _DepthImage:
             normals = self._planes.normals[::step, ::step].copy()
             color = None if color is None else color[::step, ::step]
         else:
-            self.complete()
+            self._complete()
             normals = spread_normals(self._ranges_m, unit, sigma, self._planes.normals, self._stride)
         normals[in_shadow(depth, k.fx / step)] = 0
         oriented = _world(

@@ -43,13 +43,22 @@ from streamdgp.surface.creases import (
     meet,
 )
 
-__all__ = ["blend_points", "in_chart", "is_near_chart", "support_at"]
+__all__ = [
+    "RASTER_SLACK",
+    "STEEPEST",
+    "blend_notes",
+    "blend_points",
+    "grown_notes",
+    "new_notes",
+    "note_points",
+    "support_at",
+]
 
 _SUPPORT_FLOOR = 1e-3
 _SAME_SHEET_COS = 0.35
 # Height above a chart is at most this many times the distance to it (60 degrees), plus lattice slack.
-_STEEPEST = 2.0
-_RASTER_SLACK = 0.08
+STEEPEST = 2.0
+RASTER_SLACK = 0.08
 _HALF = (RASTER - 1) / 2
 _STEPS = 2
 # At a corner three meet.
@@ -64,7 +73,7 @@ def support_at(mask: Any, u: float, v: float) -> float:
 
 
 @njit(cache=True, nogil=True, inline="always", error_model="numpy")
-def in_chart(rotation: Any, scale: float, x: float, y: float, z: float) -> tuple[float, float, float]:
+def _in_chart(rotation: Any, scale: float, x: float, y: float, z: float) -> tuple[float, float, float]:
     """Chart coordinates of an offset from the anchor, world axes."""
     return (
         (x * rotation[0, 0] + y * rotation[1, 0] + z * rotation[2, 0]) / scale,
@@ -74,11 +83,11 @@ def in_chart(rotation: Any, scale: float, x: float, y: float, z: float) -> tuple
 
 
 @njit(cache=True, nogil=True, inline="always", error_model="numpy")
-def is_near_chart(raster: Any, y0: float, y1: float, y2: float, band: float) -> bool:
+def _is_near_chart(raster: Any, y0: float, y1: float, y2: float, band: float) -> bool:
     """Cheap: whether a point in chart coordinates may lie within ``band`` of a chart (33, 33, 3)."""
     i = min(max(int((y0 + 1.0) * _HALF + 0.5), 0), RASTER - 1)
     j = min(max(int((y1 + 1.0) * _HALF + 0.5), 0), RASTER - 1)
-    return bool(abs(y2 - raster[i, j, 2]) <= _STEEPEST * band + _RASTER_SLACK)
+    return bool(abs(y2 - raster[i, j, 2]) <= STEEPEST * band + RASTER_SLACK)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -104,8 +113,8 @@ def _find(
         dx, dy, dz = points[p, 0] - anchor[0], points[p, 1] - anchor[1], points[p, 2] - anchor[2]
         length2 = dx * dx + dy * dy + dz * dz
         if length2 < reach2:
-            y0, y1, y2 = in_chart(rotation, scale, dx, dy, dz)
-            if is_near_chart(raster, y0, y1, y2, band):
+            y0, y1, y2 = _in_chart(rotation, scale, dx, dy, dz)
+            if _is_near_chart(raster, y0, y1, y2, band):
                 point[found] = p
                 weight[found] = (1.0 - length2 / reach2) ** 3
                 s[POINT + found], s[POINT + MOST + found], s[POINT + 2 * MOST + found] = y0, y1, y2
@@ -116,7 +125,23 @@ def _find(
 
 
 @njit(cache=True, nogil=True)
-def _grown(said: Any, used: int) -> Any:
+def new_notes(count: int, capacity: int) -> Any:
+    """Room for what charts say of so many points, so many notes at first.
+
+    near = the first, the last and the best note of each point (-1: none), and the rank of the best; said =
+    the note that follows each note, and the notes (see ``streamdgp.surface.creases``).
+    """
+    near = (
+        np.full(count, -1, np.int64),
+        np.empty(count, np.int64),
+        np.full(count, -1, np.int64),
+        np.full(count, 1e30),
+    )
+    return near, (np.empty(capacity, np.int64), np.empty((capacity, NOTE)))
+
+
+@njit(cache=True, nogil=True)
+def grown_notes(said: Any, used: int) -> Any:
     """Notes with twice the room."""
     following, value = said
     longer = (np.empty(2 * len(following) + MOST, np.int64), np.empty((2 * len(following) + MOST, NOTE)))
@@ -126,7 +151,7 @@ def _grown(said: Any, used: int) -> Any:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _note(
+def note_points(
     found: int,
     point: Any,
     reach: Any,
@@ -236,6 +261,29 @@ def _blend_sheet(head: int, chosen: int, sheet: int, said: Any, made: Any) -> bo
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def blend_notes(points: Any, charts: Any, near: Any, said: Any, result: Any, reached: Any) -> None:
+    """Blend what was noted of points (P, 3); outputs as those of ``blend_points``."""
+    head, _, best, _ = near
+    middle, has_middle = np.empty((len(charts[0]), 3)), np.zeros(len(charts[0]), np.uint8)
+    held, other = np.empty(5), np.empty(5)
+    for p in range(points.shape[0]):
+        reached[p] = 0
+        if head[p] < 0 or not _blend_sheet(head[p], best[p], 0, said, held):
+            continue
+        reached[p] = 1
+        whose = best[p]
+        for sheet in range(1, _MOST_SHEETS):
+            following = _best_of_others(head[p], said)
+            if following < 0:
+                break
+            if _blend_sheet(head[p], following, sheet, said, other):
+                whose = meet(
+                    points[p], head[p], whose, following, said, charts, middle, has_middle, held, other
+                )
+        result[p] = held
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def blend_points(
     points: Any, band_m: float, blend_radius: float, charts: Any, result: Any, reached: Any
 ) -> None:
@@ -249,14 +297,7 @@ def blend_points(
     count = points.shape[0]
     s = feet_scratch()
     point, weight = np.empty(MOST, np.int64), np.empty(MOST)
-    near = (
-        np.full(count, -1, np.int64),
-        np.empty(count, np.int64),
-        np.full(count, -1, np.int64),
-        np.full(count, 1e30),
-    )
-    capacity = 8 * count + MOST
-    said = (np.empty(capacity, np.int64), np.empty((capacity, NOTE)))
+    near, said = new_notes(count, 8 * count + MOST)
     used = 0
     for c in range(anchor.shape[0]):
         begin = 0
@@ -275,23 +316,6 @@ def blend_points(
                 weight,
             )
             if used + found > len(said[0]):
-                said = _grown(said, used)
-            used = _note(found, point, weight, s, c, charts, band_m, near, said, used)
-    head, _, best, _ = near
-    middle, has_middle = np.empty((anchor.shape[0], 3)), np.zeros(anchor.shape[0], np.uint8)
-    held, other = np.empty(5), np.empty(5)
-    for p in range(count):
-        reached[p] = 0
-        if head[p] < 0 or not _blend_sheet(head[p], best[p], 0, said, held):
-            continue
-        reached[p] = 1
-        whose = best[p]
-        for sheet in range(1, _MOST_SHEETS):
-            following = _best_of_others(head[p], said)
-            if following < 0:
-                break
-            if _blend_sheet(head[p], following, sheet, said, other):
-                whose = meet(
-                    points[p], head[p], whose, following, said, charts, middle, has_middle, held, other
-                )
-        result[p] = held
+                said = grown_notes(said, used)
+            used = note_points(found, point, weight, s, c, charts, band_m, near, said, used)
+    blend_notes(points, charts, near, said, result, reached)

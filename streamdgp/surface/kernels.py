@@ -1,4 +1,4 @@
-"""Extraction of one tile: distances at lattice nodes, marching cubes, vertices onto the zero set."""
+"""Extraction of one tile from distances at its nodes: marching cubes, vertices onto the zero set."""
 
 from __future__ import annotations
 
@@ -7,99 +7,14 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from streamdgp.fitting.pointers import raster_at
-from streamdgp.surface.blend import blend_points, in_chart, is_near_chart
+from streamdgp.surface.blend import blend_points
 
-__all__ = ["evaluate_nodes", "march", "refine_vertices"]
+__all__ = ["march", "refine_vertices"]
 
-_STEPS_OF_ALL, _MOST_STEPS = 2, 5
+_MOST_STEPS = 5
 # After a step that was longer than this, in cells, another one follows.
-_CLOSE = 0.1
+_CLOSE = 0.05
 _FARTHEST = 0.6
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _mark(
-    corner: Any,
-    step_m: float,
-    band_m: float,
-    reach_m: float,
-    anchor: Any,
-    rotation: Any,
-    scale: float,
-    raster: Any,
-    near: Any,
-) -> int:
-    """Mark the nodes (n, n, n) that may lie within the band of one chart; returns how many are new."""
-    n = near.shape[0]
-    band = band_m / scale
-    lo = np.empty(3, np.int64)
-    hi = np.empty(3, np.int64)
-    for k in range(3):
-        lo[k] = max(int(np.ceil((anchor[k] - reach_m) / step_m)) - corner[k], 0)
-        hi[k] = min(int(np.floor((anchor[k] + reach_m) / step_m)) - corner[k], n - 1)
-    marked = 0
-    for i in range(lo[0], hi[0] + 1):
-        dx = (corner[0] + i) * step_m - anchor[0]
-        for j in range(lo[1], hi[1] + 1):
-            dy = (corner[1] + j) * step_m - anchor[1]
-            for k in range(lo[2], hi[2] + 1):
-                dz = (corner[2] + k) * step_m - anchor[2]
-                if near[i, j, k] or dx * dx + dy * dy + dz * dz >= reach_m * reach_m:
-                    continue
-                y0, y1, y2 = in_chart(rotation, scale, dx, dy, dz)
-                if is_near_chart(raster, y0, y1, y2, band):
-                    near[i, j, k] = 1
-                    marked += 1
-    return marked
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def evaluate_nodes(
-    corner: Any,
-    step_m: float,
-    band_m: float,
-    blend_radius: float,
-    charts: Any,
-    value: Any,
-    valid: Any,
-) -> None:
-    """Signed distance at the lattice nodes ``(corner + index) * step_m`` of one tile.
-
-    corner (3,) int64 is the tile's first node on the global lattice; value and valid are
-    (n, n, n). Node coordinates depend on the global index alone, so neighbouring tiles agree.
-    """
-    anchor, rotation, scale, rasters, _ = charts
-    n = value.shape[0]
-    near = np.zeros((n, n, n), np.uint8)
-    count = 0
-    for c in range(anchor.shape[0]):
-        reach_m = scale[c] * blend_radius
-        count += _mark(
-            corner, step_m, band_m, reach_m, anchor[c], rotation[c], scale[c], raster_at(rasters[c]), near
-        )
-    points = np.empty((count, 3))
-    p = 0
-    for i in range(n):
-        for j in range(n):
-            for k in range(n):
-                if near[i, j, k]:
-                    points[p, 0] = (corner[0] + i) * step_m
-                    points[p, 1] = (corner[1] + j) * step_m
-                    points[p, 2] = (corner[2] + k) * step_m
-                    p += 1
-    result, reached = np.empty((count, 5)), np.empty(count, np.uint8)
-    blend_points(points, band_m, blend_radius, charts, result, reached)
-    p = 0
-    for i in range(n):
-        for j in range(n):
-            for k in range(n):
-                valid[i, j, k] = 0
-                if near[i, j, k]:
-                    if reached[p]:
-                        value[i, j, k] = result[p, 0]
-                        valid[i, j, k] = 1
-                    p += 1
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -208,8 +123,7 @@ def refine_vertices(
 ) -> None:
     """Move vertices onto the zero set by Newton steps along the blended normal; fill normals, support.
 
-    Two for all, and more for those that are still on their way: beside a crease steps lead to one face and
-    then to the other.
+    As many for each as it takes to come close: beside a crease steps lead to one face and then to the other.
     """
     limit = 0.3 * step_m
     count = vertices.shape[0]
@@ -241,7 +155,7 @@ def refine_vertices(
             # What does not come near the zero set, or only far off, was made across a jump between charts.
             is_near = step == 0 or (abs(result[m, 0]) < limit and moved2 < (_FARTHEST * step_m) ** 2)
             support[i] = result[m, 4] if is_near else 0.0
-            if step < _STEPS_OF_ALL - 1 or abs(result[m, 0]) > _CLOSE * step_m:
+            if abs(result[m, 0]) > _CLOSE * step_m:
                 kept[on_their_way] = i
                 on_their_way += 1
         left = on_their_way

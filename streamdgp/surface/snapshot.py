@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,9 +18,10 @@ from streamdgp.errors import InvalidInputError
 from streamdgp.memory import ArrayList, BoundedCache
 from streamdgp.parts import cores, share_out
 from streamdgp.surface.clipping import clip_triangles
-from streamdgp.surface.kernels import evaluate_nodes, march, refine_vertices
+from streamdgp.surface.kernels import march, refine_vertices
 from streamdgp.surface.marching import EDGE_AXIS, EDGE_CORNER, triangle_table
 from streamdgp.surface.mesh import TileMesh
+from streamdgp.surface.nodes import evaluate_nodes
 from streamdgp.surface.plan import TilePlan, plan_tiles, tiles_of
 
 __all__ = ["SurfaceSnapshot", "TileCache"]
@@ -27,6 +29,8 @@ __all__ = ["SurfaceSnapshot", "TileCache"]
 _TILES_PER_GROUP = 16
 _BAND_CELLS = 1.9
 _MIN_SUPPORT = 0.5
+# Processor time of a tile, before one was timed.
+_TILE_S = 1.5e-3
 
 
 @lru_cache(maxsize=1)
@@ -40,6 +44,7 @@ class TileCache:
 
     def __init__(self, max_bytes: int = 256 << 20) -> None:
         self._tiles: BoundedCache[tuple[float, tuple[int, int, int], int], TileMesh] = BoundedCache(max_bytes)
+        self._extracted, self._took_s = 1, _TILE_S
 
     def get(self, resolution_m: float, index: tuple[int, int, int], signature: int) -> TileMesh | None:
         """The tile with this content, if it is still held."""
@@ -50,8 +55,14 @@ class TileCache:
         """Whether another tile would cost one that is held."""
         return self._tiles.is_full
 
-    def put(self, tile: TileMesh) -> None:
-        """Hold a tile; the least recently used ones make room."""
+    @property
+    def mean_extraction_s(self) -> float:
+        """Processor time that a tile has taken so far; a guess before there was one."""
+        return self._took_s / self._extracted
+
+    def put(self, tile: TileMesh, took_s: float = _TILE_S) -> None:
+        """Hold a tile that took so much processor time; the least recently used ones make room."""
+        self._extracted, self._took_s = self._extracted + 1, self._took_s + took_s
         self._tiles.put((tile.resolution_m, tile.index, tile.signature), tile, tile.byte_count)
 
 
@@ -135,9 +146,10 @@ class SurfaceSnapshot:
         def make(plan: TilePlan) -> TileMesh:
             tile = cache.get(step, plan.index, plan.signature) if cache is not None else None
             if tile is None:
+                started_s = time.thread_time()
                 tile = self._extract(plan, step)
                 if cache is not None:
-                    cache.put(tile)
+                    cache.put(tile, time.thread_time() - started_s)
             return tile
 
         plans: Iterator[TilePlan] = self._plan(step, roi, only)
