@@ -11,6 +11,8 @@ from contextlib import contextmanager
 __all__ = ["QueryPriority"]
 
 _LONGEST_PAUSE_S = 1.0
+# While some tiles of an answer are sent nobody makes others: that is not its end.
+_LINGER_S = 0.1
 
 
 class QueryPriority:
@@ -45,5 +47,12 @@ class QueryPriority:
 
     def give_way(self) -> None:
         """Wait until no query is being answered, but at most a second: queries must not stop fitting."""
+        deadline_s = time.monotonic() + _LONGEST_PAUSE_S
         with self._changed:
-            self._changed.wait_for(lambda: self._active == 0, _LONGEST_PAUSE_S)
+            while True:
+                now_s = time.monotonic()
+                answered_s = math.inf if self._active else self._last_s + _LINGER_S
+                left_s = min(answered_s, deadline_s) - now_s
+                if left_s <= 0:
+                    return
+                self._changed.wait(left_s)

@@ -57,7 +57,7 @@ _LOGGER = logging.getLogger(__name__)
 _OLD_REVISIONS_KEPT = 4
 _WATCHED_S = 30.0
 # What a query may find left to extract, in seconds of all cores, for the fitting steps aside.
-_BACKLOG_S = 0.75
+_BACKLOG_S = 0.65
 # Encoded tiles are two thirds as large as the tiles themselves.
 _ENCODED_SHARE = 0.4
 
