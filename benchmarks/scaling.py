@@ -26,7 +26,7 @@ from streamdgp.reconstructor import Reconstructor
 from streamdgp.simulate import DepthSensor
 from streamdgp.simulate._paths import _camera_looking
 from streamdgp.simulate._shapes import box, join
-from streamdgp.surface import TileCache, weld_tiles
+from streamdgp.surface import TileCache, TileMesh, weld_tiles
 
 GROWTH = 50.0
 LATE_RATIO = 1.2
@@ -149,9 +149,9 @@ class _CountingCache(TileCache):
         super().__init__(1 << 30)
         self.extracted: set[tuple[int, int, int]] = set()
 
-    def put(self, tile) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    def put(self, tile: TileMesh, took_s: float = 0.0) -> None:
         self.extracted.add(tile.index)
-        super().put(tile)
+        super().put(tile, took_s)
 
 
 def new_charts_per_second(frames: int) -> float:
