@@ -152,7 +152,7 @@ async def _create(
         shape=shape,
         chunks=chunks,
         dtype=dtype,
-        compressors=compressors(dtype),
+        compressors=compressors(dtype, name),
         fill_value=dtype.type(0),
         config={"write_empty_chunks": True},
         overwrite=True,

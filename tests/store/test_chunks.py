@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.storage import LocalStore, MemoryStore
 
 from streamdgp.atlas.changes import AtlasChanges, TableChange
@@ -18,26 +19,38 @@ from tests.store.test_atlas_store import make_columns
 _ROWS = 64
 
 
-def _array(store: MemoryStore | LocalStore, name: str, values: np.ndarray) -> zarr.Array:
+def _array(
+    store: MemoryStore | LocalStore, name: str, values: np.ndarray, codecs: list | None = None
+) -> zarr.Array:
     return zarr.create_array(
         store,
         name=name,
         shape=values.shape,
         chunks=(_ROWS, *values.shape[1:]),
         dtype=values.dtype,
-        compressors=compressors(values.dtype),
+        compressors=codecs or compressors(values.dtype, name),
         fill_value=values.dtype.type(0),
         config={"write_empty_chunks": True},
     )
 
 
+def _older(values: np.ndarray) -> list:
+    """Codecs of an array that another version made."""
+    return [
+        BloscCodec(cname="zstd", clevel=5, shuffle="shuffle", typesize=values.dtype.itemsize),
+        Crc32cCodec(),
+    ]
+
+
 @pytest.mark.parametrize("column", sorted(make_columns(1, 0)))
 @pytest.mark.parametrize("rows", [_ROWS, 3 * _ROWS, 2 * _ROWS + 17, 5])
-def test_the_same_bytes_as_zarr(column: str, rows: int) -> None:
+@pytest.mark.parametrize("name", ["a", "support", "of an older version"])
+def test_the_same_bytes_as_zarr(column: str, rows: int, name: str) -> None:
     values = make_columns(rows, rows)[column]
+    codecs = _older(values) if name == "of an older version" else None
     ours, theirs = MemoryStore(), MemoryStore()
-    _array(theirs, "a", values)[:] = values
-    array = _array(ours, "a", values)
+    _array(theirs, name, values, codecs)[:] = values
+    array = _array(ours, name, values, codecs)
     assert has_our_codecs(array)
 
     async def write() -> None:
