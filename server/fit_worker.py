@@ -22,7 +22,6 @@ from streamdgp.frames.orient import PreparedFrame
 from streamdgp.reconstructor import Reconstructor
 from streamdgp.store import AtlasStore, FrameLog, LogRecord, RecordKind, StagedCommit, count_by_size
 from streamdgp.surface import SurfaceSnapshot
-from streamdgp_server.priority import step_back
 
 __all__ = ["CommitPolicy", "FitCallbacks", "FitWorker", "PublishedRevision"]
 
@@ -136,8 +135,8 @@ class FitWorker:
         self._commit_seconds = 0.0
         # The next frames are decoded and oriented while this one is fitted, by log position.
         self._ahead: dict[int, Future[PreparedFrame]] = {}
-        self._reader = ThreadPoolExecutor(1, f"decode-{name}", step_back)
-        self._committer = ThreadPoolExecutor(1, f"commit-{name}", step_back)
+        self._reader = ThreadPoolExecutor(1, f"decode-{name}")
+        self._committer = ThreadPoolExecutor(1, f"commit-{name}")
         self._committing: Future[PublishedRevision] | None = None
         self._more = threading.Condition()
         self._stopping = False

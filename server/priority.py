@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["QueryPriority", "step_back"]
+__all__ = ["QueryPriority"]
 
 _LONGEST_PAUSE_S = 1.0
 # While some tiles of an answer are sent nobody makes others: that is not its end.
 _LINGER_S = 0.1
-
-
-# What a thread that can wait gives away; of two that want one processor the other gets three quarters.
-_NICE = 5
-
-
-def step_back() -> None:
-    """Let others go first where processors are short: for a thread whose work can wait. Linux only."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
 
 class QueryPriority:
