@@ -29,6 +29,8 @@ _LOGGER = logging.getLogger(__name__)
 
 # Parts of a fit run on one core, and leave the other to these.
 _FRAMES_AHEAD = 2
+# When nothing has come for so long a scan has ended, or pauses.
+_SETTLED_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,9 @@ class FitWorker:
     prepare
         Called with a surface before queries may see it: extracts its stale tiles into the cache, so that
         a query of the newest revision finds them there.
+    settle
+        Called in the fit thread when no frame has come for a moment, with the newest surface and with what
+        says whether one has come since: extracts what ``prepare`` has left for later.
     """
 
     def __init__(
@@ -120,13 +125,15 @@ class FitWorker:
         slot: threading.Semaphore,
         give_way: Callable[[], None],
         prepare: Callable[[SurfaceSnapshot], None],
+        settle: Callable[[SurfaceSnapshot, Callable[[], bool]], None],
         callbacks: FitCallbacks,
         policy: CommitPolicy | None = None,
     ) -> None:
         self._log, self._store, self._reconstructor = log, store, reconstructor
         self._published = published
         self._decode, self._slot, self._give_way, self._callbacks = decode, slot, give_way, callbacks
-        self._prepare = prepare
+        self._prepare, self._settle = prepare, settle
+        self._is_settled = True
         self._policy = policy or CommitPolicy()
         self._position = published.applied_position
         self._kept_position = published.applied_position
@@ -223,9 +230,18 @@ class FitWorker:
         if self._position > self._published.applied_position and remaining <= 0:
             self._publish()
         with self._more:
-            if not self._stopping and self._position >= self._log.end_position:
-                is_published = self._position == self._published.applied_position
-                self._more.wait(None if is_published else max(remaining, 0.001))
+            if self._has_work():
+                return
+            is_published = self._position == self._published.applied_position
+            may_settle = is_published and not self._is_settled
+            pause_s = None if is_published else max(remaining, 0.001)
+            if self._more.wait(_SETTLED_S if may_settle else pause_s) or not may_settle:
+                return
+        self._is_settled = True
+        self._settle(self._published.surface, self._has_work)
+
+    def _has_work(self) -> bool:
+        return self._stopping or self._position < self._log.end_position
 
     def _publish(self) -> None:
         """Commit what changed, if anything did, and let queries see it; returns when that is done."""
@@ -250,6 +266,7 @@ class FitWorker:
             charts=engine.chart_count,
         )
         engine.mark_committed()
+        self._is_settled = False
         coming = PublishedRevision.of(engine, staged.revision, self._position)
         self._uncommitted_frames = 0
         self._committing = self._committer.submit(self._commit, staged, coming)

@@ -58,6 +58,7 @@ _OLD_REVISIONS_KEPT = 4
 _WATCHED_S = 30.0
 # What a query may find left to extract, in seconds of all cores, for the fitting steps aside.
 _BACKLOG_S = 0.65
+_TILES_AT_ONCE = 64
 # Encoded tiles are two thirds as large as the tiles themselves.
 _ENCODED_SHARE = 0.4
 
@@ -264,6 +265,7 @@ class SceneEngine:
             slot=slot,
             give_way=priority.give_way,
             prepare=self._extract_tiles,
+            settle=self._extract_backlog,
             callbacks=FitCallbacks(
                 published=lambda revision: _call(loop, self._on_published, revision),
                 rejected=lambda record, error: _call(loop, self._on_rejected, record, error),
@@ -425,6 +427,11 @@ class SceneEngine:
         if not self._priority.was_active_within(_WATCHED_S):
             left = int(_BACKLOG_S * cores() / self.tile_cache.mean_extraction_s)
         self._extract(surface, self._backlog.take(left))
+
+    def _extract_backlog(self, surface: SurfaceSnapshot, has_work: Callable[[], bool]) -> None:
+        """Extract what was left for a query, until there are frames again. Runs in the fit thread."""
+        while len(self._backlog) and not has_work():
+            self._extract(surface, self._backlog.take(len(self._backlog) - _TILES_AT_ONCE))
 
     def _extract(self, surface: SurfaceSnapshot, only: npt.NDArray[np.int64] | None) -> None:
         """Put tiles into the cache; all of them (as far as there is room) or these."""

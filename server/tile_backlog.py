@@ -29,6 +29,7 @@ class TileBacklog:
 
     def take(self, left: int) -> npt.NDArray[np.int64]:
         """Tiles (T, 3) that wait no more: all but the ``left`` that went stale last."""
+        left = max(left, 0)
         order = np.argsort(-self._stale_since, kind="stable")
         kept, taken = np.sort(order[:left]), np.sort(order[left:])
         places = self._places[taken]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Callable
 
 import numpy as np
 
 from streamdgp.atlas.changes import AtlasState
 from streamdgp.reconstructor import Reconstructor
 from streamdgp.store import LogRecord, RecordKind
+from streamdgp.surface import SurfaceSnapshot
 from streamdgp_server.fit_worker import CommitPolicy, FitCallbacks, FitWorker
 from streamdgp_server.scene_engine import OpenedScene, decode_frame
 from tests.server.harness import make_frame
@@ -22,7 +24,12 @@ _POLICY = CommitPolicy(idle_seconds=0.0, max_frames=2, keep_revisions=2)
 class Running:
     """A scene that applies what its log holds."""
 
-    def __init__(self, scene: OpenedScene, policy: CommitPolicy = _POLICY) -> None:
+    def __init__(
+        self,
+        scene: OpenedScene,
+        policy: CommitPolicy = _POLICY,
+        settle: Callable[[SurfaceSnapshot, Callable[[], bool]], None] = lambda *_: None,
+    ) -> None:
         self.scene = scene
         self._errors: list[object] = []
         self._applied = threading.Condition()
@@ -37,6 +44,7 @@ class Running:
             slot=threading.Semaphore(1),
             give_way=lambda: None,
             prepare=lambda _: None,
+            settle=settle,
             callbacks=FitCallbacks(
                 published=lambda revision: self._note(revision.applied_position),
                 rejected=lambda *what: self._fail(what),
