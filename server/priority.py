@@ -22,6 +22,7 @@ class QueryPriority:
         self._changed = threading.Condition()
         self._active = 0
         self._last_s = -math.inf
+        self._free_until_s = -math.inf
 
     @contextmanager
     def query(self) -> Iterator[None]:
@@ -46,13 +47,19 @@ class QueryPriority:
         return self._active > 0 or time.monotonic() - self._last_s < seconds
 
     def give_way(self) -> None:
-        """Wait until no query is being answered, but at most a second: queries must not stop fitting."""
+        """Wait until no query is being answered, but at most a second: queries must not stop fitting.
+
+        After a whole second nobody waits for as long: of queries without end both have half of the time.
+        """
         deadline_s = time.monotonic() + _LONGEST_PAUSE_S
         with self._changed:
             while True:
                 now_s = time.monotonic()
                 answered_s = math.inf if self._active else self._last_s + _LINGER_S
-                left_s = min(answered_s, deadline_s) - now_s
-                if left_s <= 0:
+                if now_s >= answered_s or now_s < self._free_until_s:
                     return
-                self._changed.wait(left_s)
+                if now_s >= deadline_s:
+                    self._free_until_s = now_s + _LONGEST_PAUSE_S
+                    self._changed.notify_all()
+                    return
+                self._changed.wait(min(answered_s, deadline_s) - now_s)

@@ -48,3 +48,19 @@ def test_an_answer_that_never_ends_does_not_stop_fitting() -> None:
         priority.give_way()
         assert time.monotonic() - started_s >= 0.9
         assert priority.is_active
+
+
+def test_queries_without_end_leave_fitting_half_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit steps aside at every tile: were each to wait for a second, nothing would ever be committed."""
+    monkeypatch.setattr(module, "_LONGEST_PAUSE_S", 0.5)
+    priority = QueryPriority()
+    with priority.query():
+        priority.give_way()
+        # The time after a pause is free, and ends in another one.
+        passed, paused_s = 0, 0.0
+        while paused_s < 0.5:
+            started_s = time.monotonic()
+            priority.give_way()
+            paused_s = time.monotonic() - started_s
+            passed += 1
+    assert passed > 1
