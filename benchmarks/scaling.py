@@ -149,7 +149,7 @@ class _CountingCache(TileCache):
         super().__init__(1 << 30)
         self.extracted: set[tuple[int, int, int]] = set()
 
-    def put(self, tile: TileMesh, took_s: float = 0.0) -> None:
+    def put(self, tile: TileMesh, took_s: float) -> None:
         self.extracted.add(tile.index)
         super().put(tile, took_s)
 

@@ -49,8 +49,12 @@ __all__ = [
     "blend_notes",
     "blend_points",
     "grown_notes",
+    "in_chart",
+    "is_near_chart",
+    "new_found",
     "new_notes",
     "note_points",
+    "put_point",
     "support_at",
 ]
 
@@ -73,7 +77,7 @@ def support_at(mask: Any, u: float, v: float) -> float:
 
 
 @njit(cache=True, nogil=True, inline="always", error_model="numpy")
-def _in_chart(rotation: Any, scale: float, x: float, y: float, z: float) -> tuple[float, float, float]:
+def in_chart(rotation: Any, scale: float, x: float, y: float, z: float) -> tuple[float, float, float]:
     """Chart coordinates of an offset from the anchor, world axes."""
     return (
         (x * rotation[0, 0] + y * rotation[1, 0] + z * rotation[2, 0]) / scale,
@@ -83,11 +87,26 @@ def _in_chart(rotation: Any, scale: float, x: float, y: float, z: float) -> tupl
 
 
 @njit(cache=True, nogil=True, inline="always", error_model="numpy")
-def _is_near_chart(raster: Any, y0: float, y1: float, y2: float, band: float) -> bool:
-    """Cheap: whether a point in chart coordinates may lie within ``band`` of a chart (33, 33, 3)."""
+def is_near_chart(raster: Any, y0: float, y1: float, y2: float, height: float) -> bool:
+    """Whether a point in chart coordinates lies within ``height`` above or below a chart (33, 33, 3)."""
     i = min(max(int((y0 + 1.0) * _HALF + 0.5), 0), RASTER - 1)
     j = min(max(int((y1 + 1.0) * _HALF + 0.5), 0), RASTER - 1)
-    return bool(abs(y2 - raster[i, j, 2]) <= STEEPEST * band + RASTER_SLACK)
+    return bool(abs(y2 - raster[i, j, 2]) <= height)
+
+
+@njit(cache=True, nogil=True, inline="always", error_model="numpy")
+def put_point(
+    found: Any, k: int, p: int, y0: float, y1: float, y2: float, length2: float, reach2: float
+) -> None:
+    """Put point number ``p``, in chart coordinates, into row k of found = scratch, point and weight (MOST,).
+
+    length2, reach2 = its distance from the anchor and the chart's reach, squared.
+    """
+    s, point, weight = found
+    point[k] = p
+    weight[k] = (1.0 - length2 / reach2) ** 3
+    s[POINT + k], s[POINT + MOST + k], s[POINT + 2 * MOST + k] = y0, y1, y2
+    s[FOOT + k], s[FOOT + MOST + k] = y0, y1
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -100,28 +119,29 @@ def _find(
     raster: Any,
     band_m: float,
     blend_radius: float,
-    s: Any,
-    point: Any,
-    weight: Any,
+    found: Any,
 ) -> tuple[int, int]:
     """Put points that a chart may have something to say of into the scratch: how many, and where to go on."""
     reach2 = scale * scale * blend_radius * blend_radius
-    band = band_m / scale
-    found = 0
+    height = STEEPEST * (band_m / scale) + RASTER_SLACK
+    count = 0
     p = begin
-    while p < points.shape[0] and found < MOST:
+    while p < points.shape[0] and count < MOST:
         dx, dy, dz = points[p, 0] - anchor[0], points[p, 1] - anchor[1], points[p, 2] - anchor[2]
         length2 = dx * dx + dy * dy + dz * dz
         if length2 < reach2:
-            y0, y1, y2 = _in_chart(rotation, scale, dx, dy, dz)
-            if _is_near_chart(raster, y0, y1, y2, band):
-                point[found] = p
-                weight[found] = (1.0 - length2 / reach2) ** 3
-                s[POINT + found], s[POINT + MOST + found], s[POINT + 2 * MOST + found] = y0, y1, y2
-                s[FOOT + found], s[FOOT + MOST + found] = y0, y1
-                found += 1
+            y0, y1, y2 = in_chart(rotation, scale, dx, dy, dz)
+            if is_near_chart(raster, y0, y1, y2, height):
+                put_point(found, count, p, y0, y1, y2, length2, reach2)
+                count += 1
         p += 1
-    return found, p
+    return count, p
+
+
+@njit(cache=True, nogil=True)
+def new_found() -> Any:
+    """Room for the points of one chart: scratch of their feet, point (MOST,) and weight (MOST,)."""
+    return feet_scratch(), np.empty(MOST, np.int64), np.empty(MOST)
 
 
 @njit(cache=True, nogil=True)
@@ -152,10 +172,8 @@ def grown_notes(said: Any, used: int) -> Any:
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def note_points(
-    found: int,
-    point: Any,
-    reach: Any,
-    s: Any,
+    count: int,
+    found: Any,
     chart: int,
     charts: Any,
     band_m: float,
@@ -163,17 +181,18 @@ def note_points(
     said: Any,
     used: int,
 ) -> int:
-    """Note what a chart says of ``found`` points that lie in the scratch; returns the notes in use."""
+    """Note what a chart says of the ``count`` points that were found for it; returns the notes in use."""
+    s, point, reach = found
     _, rotation, scale, rasters, support = charts
     head, tail, best, best_rank = near
     following, value = said
     size = scale[chart]
     band = band_m / size
-    if found == 0:
+    if count == 0:
         return used
-    feet_on_raster(raster_at(rasters[chart]).reshape(-1), s, found, _STEPS)
+    feet_on_raster(raster_at(rasters[chart]).reshape(-1), s, count, _STEPS)
     mask, turn = support_mask_at(support[chart]), rotation[chart]
-    for k in range(found):
+    for k in range(count):
         n0, n1, n2 = foot_normal(s, k)
         length = np.sqrt(n0 * n0 + n1 * n1 + n2 * n2)
         if not (length > 0.0):
@@ -294,28 +313,17 @@ def blend_points(
     reached (P,) uint8, 0 where no chart reaches.
     """
     anchor, rotation, scale, rasters, _ = charts
-    count = points.shape[0]
-    s = feet_scratch()
-    point, weight = np.empty(MOST, np.int64), np.empty(MOST)
-    near, said = new_notes(count, 8 * count + MOST)
+    found = new_found()
+    near, said = new_notes(points.shape[0], 8 * points.shape[0] + MOST)
     used = 0
     for c in range(anchor.shape[0]):
         begin = 0
-        while begin < count:
-            found, begin = _find(
-                points,
-                begin,
-                anchor[c],
-                rotation[c],
-                scale[c],
-                raster_at(rasters[c]),
-                band_m,
-                blend_radius,
-                s,
-                point,
-                weight,
+        while begin < points.shape[0]:
+            raster = raster_at(rasters[c])
+            count, begin = _find(
+                points, begin, anchor[c], rotation[c], scale[c], raster, band_m, blend_radius, found
             )
-            if used + found > len(said[0]):
+            if used + count > len(said[0]):
                 said = grown_notes(said, used)
-            used = note_points(found, point, weight, s, c, charts, band_m, near, said, used)
+            used = note_points(count, found, c, charts, band_m, near, said, used)
     blend_notes(points, charts, near, said, result, reached)

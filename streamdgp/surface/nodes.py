@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from streamdgp.fitting.feet import FOOT, MOST, POINT, feet_scratch
+from streamdgp.fitting.feet import MOST
 from streamdgp.fitting.pointers import raster_at
 from streamdgp.fitting.raster import RASTER
 from streamdgp.surface.blend import (
@@ -20,14 +20,17 @@ from streamdgp.surface.blend import (
     STEEPEST,
     blend_notes,
     grown_notes,
+    in_chart,
+    is_near_chart,
+    new_found,
     new_notes,
     note_points,
+    put_point,
 )
 
 __all__ = ["evaluate_nodes"]
 
 _HALF = np.float32((RASTER - 1) / 2)
-_CENTRE = (RASTER - 1) / 2
 # Slopes between the nodes of a raster, and places that are not where the node is.
 _STEEPER = 1.15
 _LEAST_LEAN = 0.3
@@ -66,12 +69,10 @@ def _find_nodes(
     """Put nodes that a chart may have something to say of into the scratch, rows of the box at a time.
 
     lattice = number (n, n, n) of each node among points (M, 3), -1 where it has none yet, and those points,
-    of which ``count`` are in use; found = scratch, point (MOST,) and weight (MOST,). Returns how many were
-    found, the row to go on from, and ``count``.
+    of which ``count`` are in use. Returns how many were found, the row to go on from, and ``count``.
     """
     anchor, rotation, scale, raster = chart
     number, points = lattice
-    s, point, weight = found
     low, high, height = shape
     n = 0
     # The part of a row that lies within the slab, about its middle plane; rows that lie along it stay whole.
@@ -89,13 +90,10 @@ def _find_nodes(
         dx, dy = x - anchor[0], y - anchor[1]
         if not dx * dx + dy * dy < reach2:
             continue
-        t0 = dx * rotation[0, 0] + dy * rotation[1, 0]
-        t1 = dx * rotation[0, 1] + dy * rotation[1, 1]
-        t2 = dx * rotation[0, 2] + dy * rotation[1, 2]
         first, end = box[0, 2], box[1, 2]
         if is_upright:
             # A node more on either side: what is exact follows.
-            z = anchor[2] + (middle - t2) / lean
+            z = anchor[2] + (middle - (dx * rotation[0, 2] + dy * rotation[1, 2])) / lean
             first = max(int((z - half) / step_m) - 1 - corner[2], first)
             end = min(int((z + half) / step_m) + 1 - corner[2], end)
         for k in range(first, end + 1):
@@ -104,12 +102,8 @@ def _find_nodes(
             length2 = dx * dx + dy * dy + dz * dz
             if not length2 < reach2:
                 continue
-            y0 = (t0 + dz * rotation[2, 0]) / scale
-            y1 = (t1 + dz * rotation[2, 1]) / scale
-            y2 = (t2 + dz * rotation[2, 2]) / scale
-            u = min(max(int((y0 + 1.0) * _CENTRE + 0.5), 0), RASTER - 1)
-            v = min(max(int((y1 + 1.0) * _CENTRE + 0.5), 0), RASTER - 1)
-            if abs(y2 - raster[u, v, 2]) > height:
+            y0, y1, y2 = in_chart(rotation, scale, dx, dy, dz)
+            if not is_near_chart(raster, y0, y1, y2, height):
                 continue
             p = number[i, j, k]
             if p < 0:
@@ -117,10 +111,7 @@ def _find_nodes(
                 number[i, j, k] = p
                 points[p, 0], points[p, 1], points[p, 2] = x, y, z
                 count += 1
-            point[n] = p
-            weight[n] = (1.0 - length2 / reach2) ** 3
-            s[POINT + n], s[POINT + MOST + n], s[POINT + 2 * MOST + n] = y0, y1, y2
-            s[FOOT + n], s[FOOT + MOST + n] = y0, y1
+            put_point(found, n, p, y0, y1, y2, length2, reach2)
             n += 1
     return n, row, count
 
@@ -144,7 +135,7 @@ def evaluate_nodes(
     n = value.shape[0]
     lattice = (np.full((n, n, n), -1, np.int32), np.empty((n * n * n, 3)))
     near, said = new_notes(n * n * n, n * n * n + MOST)
-    found = (feet_scratch(), np.empty(MOST, np.int64), np.empty(MOST))
+    found = new_found()
     box = np.empty((2, 3), np.int64)
     count = used = 0
     for c in range(anchor.shape[0]):
@@ -168,7 +159,7 @@ def evaluate_nodes(
             )
             if used + some > len(said[0]):
                 said = grown_notes(said, used)
-            used = note_points(some, found[1], found[2], found[0], c, charts, band_m, near, said, used)
+            used = note_points(some, found, c, charts, band_m, near, said, used)
     result, reached = np.empty((count, 5)), np.empty(count, np.uint8)
     blend_notes(lattice[1][:count], charts, near, said, result, reached)
     for i in range(n):

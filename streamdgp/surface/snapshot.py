@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -44,6 +45,7 @@ class TileCache:
 
     def __init__(self, max_bytes: int = 256 << 20) -> None:
         self._tiles: BoundedCache[tuple[float, tuple[int, int, int], int], TileMesh] = BoundedCache(max_bytes)
+        self._timing = threading.Lock()
         self._extracted, self._took_s = 1, _TILE_S
 
     def get(self, resolution_m: float, index: tuple[int, int, int], signature: int) -> TileMesh | None:
@@ -60,9 +62,11 @@ class TileCache:
         """Processor time that a tile has taken so far; a guess before there was one."""
         return self._took_s / self._extracted
 
-    def put(self, tile: TileMesh, took_s: float = _TILE_S) -> None:
+    def put(self, tile: TileMesh, took_s: float) -> None:
         """Hold a tile that took so much processor time; the least recently used ones make room."""
-        self._extracted, self._took_s = self._extracted + 1, self._took_s + took_s
+        with self._timing:
+            self._extracted += 1
+            self._took_s += took_s
         self._tiles.put((tile.resolution_m, tile.index, tile.signature), tile, tile.byte_count)
 
 

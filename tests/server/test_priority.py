@@ -20,7 +20,7 @@ def test_nothing_waits_when_nobody_asks() -> None:
 
 def test_fitting_waits_from_one_part_of_an_answer_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer is made in parts; while one is sent no query is active, and fitting must not start yet."""
-    monkeypatch.setattr(module, "_LINGER_S", 1.0)
+    monkeypatch.setattr(module, "_LINGER_S", 2.0)
     monkeypatch.setattr(module, "_LONGEST_PAUSE_S", 60.0)
     priority, parts, order = QueryPriority(), threading.Barrier(2), []
 
@@ -34,6 +34,7 @@ def test_fitting_waits_from_one_part_of_an_answer_to_the_next(monkeypatch: pytes
     with priority.query():
         parts.wait()
     for k in range(3):
+        fitting.join(0.1)  # long enough for what does not wait
         with priority.query():
             order.append(f"part {k}")
     fitting.join(10)

@@ -280,7 +280,7 @@ def test_the_cache_is_bounded() -> None:
     size = sum(t.byte_count for t in tiles)
     cache = TileCache(size // 3)
     for t in tiles:
-        cache.put(t)
+        cache.put(t, 0.0)
     held = [t for t in tiles if cache.get(t.resolution_m, t.index, t.signature) is not None]
     assert 0 < sum(t.byte_count for t in held) <= size // 3
     assert held[-1] is tiles[-1], "the newest is held"
