@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -110,14 +109,7 @@ def draw_features(width: int, seed: int, keep: float = 3e-4, most: int = 64) -> 
 
     At most ``most`` directions are kept, and none below the share ``keep`` of the largest eigenvalue. Many
     random features and few directions: the leading ones are then close to those of the kernel itself.
-    Those asked for last are remembered: scenes mostly have the same, and drawing takes a third of a second.
     """
-    return SharedFeatures(*(torch.from_numpy(values.copy()) for values in _drawn(width, seed, keep, most)))
-
-
-@lru_cache(maxsize=4)
-def _drawn(width: int, seed: int, keep: float, most: int) -> tuple[npt.NDArray[np.float32], ...]:
-    """The tensors of ``SharedFeatures``, in their order."""
     rng = np.random.default_rng(seed)
 
     def disk(n: int, radius: float) -> np.ndarray:
@@ -151,4 +143,7 @@ def _drawn(width: int, seed: int, keep: float, most: int) -> tuple[npt.NDArray[n
     # A fixed sign, so that the basis does not depend on the LAPACK in use.
     vectors *= np.where(vectors[np.abs(vectors).argmax(0), np.arange(vectors.shape[1])] < 0, -1, 1)
     mix = np.vstack([vectors, -affine @ vectors]) / np.sqrt(values)
-    return tuple(np.ascontiguousarray(x, np.float32) for x in (w1, w2, mix, values[0] / values))
+    tensors = (
+        torch.from_numpy(np.ascontiguousarray(x, np.float32)) for x in (w1, w2, mix, values[0] / values)
+    )
+    return SharedFeatures(*tensors)

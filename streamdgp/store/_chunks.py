@@ -30,7 +30,7 @@ _FEW_VALUES = frozenset({"support", "last_frame"})
 def compressors(dtype: np.dtype[Any], column: str = "") -> list[BloscCodec | Crc32cCodec]:
     """zstd behind a shuffle: values of a page share their high bytes; bytes, voxels and weights high bits.
 
-    The lowest level: a commit competes with the fitting for the processors, and level 5 takes five times as
+    The lowest level: a commit competes with the fitting for the processors, and level 5 takes six times as
     long for a twentieth less.
     """
     by_bits = dtype.itemsize == 1 or dtype == np.int32 or dtype == np.float16

@@ -89,23 +89,3 @@ def test_the_smoothest_directions_are_kept(most: int) -> None:
     assert few.count == most < whole.count
     torch.testing.assert_close(few.mix, whole.mix[:, :most])
     torch.testing.assert_close(few.penalty, whole.penalty[:most])
-
-
-def _tensors(features: SharedFeatures) -> list[torch.Tensor]:
-    return [features.w1, features.w2, features.mix, features.penalty]
-
-
-def test_what_is_drawn_twice_is_equal_and_separate() -> None:
-    first, second = draw_features(48, 5), draw_features(48, 5)
-    kept = [one.clone() for one in _tensors(second)]
-    for one in _tensors(first):
-        one.fill_(7.0)
-    for one, before in zip(_tensors(second), kept, strict=True):
-        assert torch.equal(one, before)
-    for one, before in zip(_tensors(draw_features(48, 5)), kept, strict=True):
-        assert torch.equal(one, before)
-
-
-def test_what_is_asked_for_decides_what_is_drawn() -> None:
-    kinds = [draw_features(48, 5), draw_features(48, 6), draw_features(40, 5), draw_features(48, 5, most=9)]
-    assert len({(tuple(one.mix.shape), float(one.mix.sum())) for one in kinds}) == len(kinds)
