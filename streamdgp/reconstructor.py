@@ -24,7 +24,7 @@ from streamdgp.errors import StorageError
 from streamdgp.evidence.patches import DIRTY_CELLS, SUPPORT_CELLS, gather_patches
 from streamdgp.evidence.surfels import FREE_MARGIN_VOX, SurfelMap, TouchedSurfels
 from streamdgp.evidence.survey import survey_touched
-from streamdgp.fitting.batches import ChartsToFit, fit_groups, map_batches, rasters_of
+from streamdgp.fitting.batches import ChartsToFit, as_worker, fit_groups, map_batches, rasters_of
 from streamdgp.fitting.features import SharedFeatures
 from streamdgp.fitting.regimes import make_regime
 from streamdgp.fitting.types import Regime
@@ -159,7 +159,8 @@ class Reconstructor:
         waited = m.turns.take(points, touched, m.evidence, look_frames)
         clock.lap("evidence")
         if waited is not None:
-            report = self._take_turn(m, points, waited, look_frames, report, clock)
+            with as_worker():
+                report = self._take_turn(m, points, waited, look_frames, report, clock)
         return replace(report, seconds=clock.total, stages_s=clock.laps)
 
     def _take_turn(

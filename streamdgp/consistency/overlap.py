@@ -13,7 +13,7 @@ from streamdgp.fitting.pointers import raster_at, support_mask_at
 from streamdgp.levels import level_key
 from streamdgp.surface.blend import support_at
 
-__all__ = ["neighbour_lists", "neighbour_targets", "neighbours_of"]
+__all__ = ["authorities", "neighbour_lists", "neighbour_targets", "neighbours_of"]
 
 # Across a crease sharper than this (37 degrees) charts do not pull on one another.
 _SAME_SHEET_COS = 0.8
@@ -99,11 +99,31 @@ def neighbour_lists(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def authorities(charts: Any, fit_mass: Any, fresh_mass: Any) -> Any:
+    """How far the word of stored charts (M,) counts: the share of today's evidence that they know, cubed.
+
+    What a chart that waits for its refit has not seen, the chart being fitted has. Masses (charts, 64).
+    """
+    out = np.empty(charts.shape[0])
+    # Sums side by side: one addition need not wait for the one before.
+    fit, fresh = np.empty(4), np.empty(4)
+    for m in range(charts.shape[0]):
+        c = charts[m]
+        fit[:], fresh[:] = 0.0, 0.0
+        for cell in range(0, fit_mass.shape[1], 4):
+            for k in range(4):
+                fit[k] += fit_mass[c, cell + k]
+                fresh[k] += fresh_mass[c, cell + k]
+        known = fit[0] + fit[1] + fit[2] + fit[3]
+        out[m] = (known / (known + fresh[0] + fresh[1] + fresh[2] + fresh[3] + 1e-30)) ** 3
+    return out
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def neighbour_targets(
     charts: Any,
     start: Any,
     near: Any,
-    near_row: Any,
     raster_address: Any,
     support_address: Any,
     authority: Any,
@@ -131,8 +151,8 @@ def neighbour_targets(
     off than ``tolerance`` (K,) count for less (Cauchy's weights): there charts disagree by what they
     cannot represent, and the mean would be wrong for both.
 
-    ``start``, ``near`` are the neighbour lists; near_row tells a neighbour's row in ``raster_address``,
-    ``support_address`` and ``authority``. ``own`` (K, N, 3) holds phi^_q(v_i); samples off the chart's
+    ``start``, ``near`` (M,) are the neighbour lists, and ``raster_address``, ``support_address`` and
+    ``authority`` (M,) what stands beside them. ``own`` (K, N, 3) holds phi^_q(v_i); samples off the chart's
     support (``own_support_address``) stay where they are. Outputs targets (K, N, 3), overlap (K, N).
     """
     s = feet_scratch()
@@ -164,8 +184,7 @@ def neighbour_targets(
                 pull[i, k] = 0.0
         for m in range(start[row], start[row + 1]):
             q = near[m]
-            r = near_row[m]
-            if authority[r] <= 0.0:
+            if authority[m] <= 0.0:
                 continue
             near_enough = 0
             # A length in this chart's ball radii, in those of the neighbour.
@@ -201,8 +220,8 @@ def neighbour_targets(
             if near_enough == 0:
                 continue
             # The samples lie close to the neighbour: with two steps their feet are exact for the seams too.
-            feet_on_raster(raster_at(raster_address[r]).reshape(-1), s, near_enough, 2)
-            support = support_mask_at(support_address[r])
+            feet_on_raster(raster_at(raster_address[m]).reshape(-1), s, near_enough, 2)
+            support = support_mask_at(support_address[m])
             # This chart's third axis in the neighbour's frame, to tell whether both are on one sheet.
             for k in range(3):
                 axis[k] = (
@@ -229,7 +248,7 @@ def neighbour_targets(
                     continue
                 height = (o0 * n0 + o1 * n1 + o2 * n2) / length
                 beside2 = max(d2 - height * height, 0.0)
-                b = mu * weight[k] * np.exp(-beside2 / 0.01) * backed * authority[r]
+                b = mu * weight[k] * np.exp(-beside2 / 0.01) * backed * authority[m]
                 b /= 1.0 + d2 / tolerance2
                 i = sample[k]
                 for j in range(3):

@@ -17,7 +17,7 @@ import torch
 
 from streamdgp.atlas.atlas import Atlas
 from streamdgp.config import ConsistencyConfig
-from streamdgp.consistency.overlap import neighbour_lists, neighbour_targets
+from streamdgp.consistency.overlap import authorities, neighbour_lists, neighbour_targets
 from streamdgp.fitting.at_samples import consistency_samples
 from streamdgp.fitting.batches import in_half_precision, map_batches, rasters_of_batch
 from streamdgp.fitting.types import Regime
@@ -37,11 +37,10 @@ _TOLERANCE = 1.0
 
 @dataclass(frozen=True)
 class _Neighbourhood:
-    """Who overlaps the charts at hand: lists (offsets, numbers, rows) and what each row offers."""
+    """Who overlaps the charts at hand: lists (offsets, numbers), and what each one in them offers."""
 
     start: npt.NDArray[np.int64]
     near: npt.NDArray[np.int64]
-    row: npt.NDArray[np.int64]
     raster_address: npt.NDArray[np.int64]
     support_address: npt.NDArray[np.int64]
     authority: npt.NDArray[np.float64]
@@ -55,29 +54,13 @@ def _neighbourhood(
     start, near = neighbour_lists(
         charts, columns["anchor"], columns["rotation"], columns["level"], atlas.scales_m, _REACH, atlas.grid
     )
-    distinct, row = np.unique(near, return_inverse=True)
-    authority = (
-        _authority(atlas, distinct) if silent is None else (~np.isin(distinct, silent)).astype(np.float64)
-    )
+    if silent is None:
+        authority = authorities(near, columns["fit_mass"], columns["fresh_mass"])
+    else:
+        authority = (~np.isin(near, silent)).astype(np.float64)
     return _Neighbourhood(
-        start,
-        near,
-        row,
-        atlas.rasters.addresses(distinct),
-        atlas.supports.addresses(distinct),
-        authority,
+        start, near, atlas.rasters.addresses(near), atlas.supports.addresses(near), authority
     )
-
-
-def _authority(atlas: Atlas, charts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """How far a stored chart's word counts: the share of today's evidence that it was fitted to, cubed.
-
-    What a chart that waits for its refit has not seen, the chart being fitted has.
-    """
-    fit = atlas.columns["fit_mass"][charts].sum(1).astype(np.float64)
-    fresh = atlas.columns["fresh_mass"][charts].sum(1)
-    share: npt.NDArray[np.float64] = (fit / (fit + fresh + 1e-30)) ** 3
-    return share
 
 
 def neighbour_predictions(
@@ -93,7 +76,7 @@ def neighbour_predictions(
     targets, overlap = np.empty_like(own), np.empty(own.shape[:2], np.float32)
     residual = atlas.columns["residual"][charts].astype(np.float64)
     neighbour_targets(
-        charts, around.start, around.near, around.row,
+        charts, around.start, around.near,
         around.raster_address, around.support_address, around.authority,
         atlas.columns["anchor"], atlas.columns["rotation"], atlas.columns["level"], atlas.scales_m, mu, own,
         atlas.supports.addresses(charts), np.maximum(tolerance * residual, 1e-6),
@@ -140,7 +123,7 @@ def _solve_blocks(
         parameters = in_half_precision(moved)
         return parameters.cpu().numpy(), rasters_of_batch(regime, parameters)
 
-    parts = map_batches(solve, len(charts))
+    parts = map_batches(solve, len(charts), is_chartwise=regime.is_chartwise)
     return np.concatenate([p for p, _ in parts]), [raster for _, part in parts for raster in part]
 
 

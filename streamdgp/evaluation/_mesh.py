@@ -139,10 +139,16 @@ def compare_meshes(
         precision=precision,
         recall=recall,
         f_score=2 * precision * recall / (precision + recall) if precision + recall else 0.0,
-        normal_consistency=float(np.abs((reference_normals * our_normals).sum(axis=1)).mean()),
+        normal_consistency=_mean_cosine(our_normals, reference_normals),
         triangle_count=len(mesh.triangles),
         edge_manifold=_is_edge_manifold(mesh.triangles),
     )
+
+
+def _mean_cosine(ours: npt.NDArray[np.float64], theirs: npt.NDArray[np.float32]) -> float:
+    """Mean of how far normals (N, 3) agree, but for places whose triangle has no area, and so no normal."""
+    cosine = np.abs((ours * theirs).sum(axis=1))
+    return float(cosine[np.isfinite(cosine)].mean())
 
 
 def _summary(distances_m: npt.NDArray[np.float64]) -> tuple[float, float, float, float]:

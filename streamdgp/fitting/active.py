@@ -109,6 +109,7 @@ class ActiveRegime:
     """
 
     name = "active"
+    is_chartwise = False
 
     def __init__(
         self,

@@ -1,12 +1,17 @@
-"""Batches of fixed size on a few worker threads.
+"""Batches of charts on a few worker threads.
 
 Each worker runs torch single-threaded on its own batch: small matrices gain nothing from threads
 inside an operation, and lose much to their barriers when the machine is busy. Batches are formed by
 position alone, so results do not depend on how many workers there are.
+
+Where charts are computed one by one, batches are larger and of one size: what Python does for each of
+them is a seventh of its time, and an even number lets two cores end together.
 """
 
 from __future__ import annotations
 
+import itertools
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,6 +28,7 @@ from streamdgp.parts import cores, share_out
 
 __all__ = [
     "BATCH",
+    "CHARTWISE_BATCH",
     "ChartsToFit",
     "FittedCharts",
     "as_worker",
@@ -36,7 +42,13 @@ __all__ = [
 ]
 
 BATCH = 64
+"""Charts in a batch of a library's products."""
+CHARTWISE_BATCH = 128
+"""At most so many where charts are computed one by one."""
+# Fewer are not worth another thread.
+_LEAST_BATCH = 8
 _T = TypeVar("_T")
+_THREAD = threading.local()
 
 
 def _initialise_worker() -> None:
@@ -51,25 +63,37 @@ def _pool() -> ThreadPoolExecutor:
 
 @contextmanager
 def as_worker() -> Iterator[None]:
-    """The calling thread computes as the workers do, to the last bit."""
+    """The calling thread computes as the workers do, to the last bit. Within another of these: nothing."""
+    if getattr(_THREAD, "is_worker", False):
+        yield
+        return
     threads = torch.get_num_threads()
     flushes = float(torch.tensor(1e-40) * 1.0) == 0.0
     _initialise_worker()
     try:
+        _THREAD.is_worker = True
         yield
     finally:
+        _THREAD.is_worker = False
         torch.set_flush_denormal(flushes)
         torch.set_num_threads(threads)
 
 
-def map_batches(work: Callable[[slice], _T], count: int) -> list[_T]:
-    """Run ``work`` on slices of at most ``BATCH`` of ``count`` charts, results in order."""
+def map_batches(work: Callable[[slice], _T], count: int, *, is_chartwise: bool = True) -> list[_T]:
+    """Run ``work`` on slices of ``count`` charts, results in order.
+
+    If it is not chart by chart, the bits of a chart may depend on which others are in its slice.
+    """
     with as_worker():
-        return share_out(work, _slices(count), _pool())
+        return share_out(work, _slices(count, is_chartwise), _pool())
 
 
-def _slices(count: int) -> Sequence[slice]:
-    return [slice(begin, min(begin + BATCH, count)) for begin in range(0, count, BATCH)]
+def _slices(count: int, is_chartwise: bool) -> Sequence[slice]:
+    if not is_chartwise:
+        return [slice(begin, min(begin + BATCH, count)) for begin in range(0, count, BATCH)]
+    batches = min(-(-count // (2 * CHARTWISE_BATCH)) * 2, -(-count // _LEAST_BATCH))
+    edges = [count * k // max(batches, 1) for k in range(batches + 1)]
+    return [slice(begin, end) for begin, end in itertools.pairwise(edges)]
 
 
 def in_half_precision(parameters: torch.Tensor) -> torch.Tensor:
@@ -79,9 +103,9 @@ def in_half_precision(parameters: torch.Tensor) -> torch.Tensor:
 
 
 def raster_block(regime: Regime, parameters: torch.Tensor) -> npt.NDArray[np.float32]:
-    """Rasters (C, 33, 33, 3) of at most one batch, padded to a full one: the same bits in any company."""
+    """Rasters (C, 33, 33, 3) of one batch, the same bits in any company: if need be, of a full one."""
     count = len(parameters)
-    if count < BATCH:
+    if not regime.is_chartwise and count < BATCH:
         parameters = torch.cat([parameters, parameters.new_zeros(BATCH - count, parameters.shape[1])])
     rasters: npt.NDArray[np.float32] = regime.rasters(parameters).cpu().numpy()
     return rasters[:count]
@@ -94,7 +118,11 @@ def rasters_of_batch(regime: Regime, parameters: torch.Tensor) -> list[npt.NDArr
 
 def rasters_of(regime: Regime, parameters: torch.Tensor) -> list[npt.NDArray[np.float32]]:
     """Rasters, each (33, 33, 3), of charts (C, P)."""
-    parts = map_batches(lambda part: rasters_of_batch(regime, parameters[part]), len(parameters))
+    parts = map_batches(
+        lambda part: rasters_of_batch(regime, parameters[part]),
+        len(parameters),
+        is_chartwise=regime.is_chartwise,
+    )
     return [raster for part in parts for raster in part]
 
 
@@ -144,7 +172,7 @@ def fit_groups(regime: Regime, groups: Sequence[ChartsToFit], device: torch.devi
         result = replace(result, parameters=in_half_precision(result.parameters))
         return result, raster_block(regime, result.parameters)
 
-    slices = [_slices(len(charts.points)) for charts in groups]
+    slices = [_slices(len(charts.points), regime.is_chartwise) for charts in groups]
     items = [(charts, part) for charts, parts in zip(groups, slices, strict=True) for part in parts]
     with as_worker():
         fitted = iter(share_out(fit, items, _pool()))

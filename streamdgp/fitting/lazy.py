@@ -78,11 +78,11 @@ class LazyRegime:
         count = self.config.transport_samples
         # On CPUs features are looked up on the lattice, and charts computed one by one (fused.py,
         # at_samples.py).
-        self._is_compiled = self.device.type == "cpu" and not reference
+        self.is_chartwise = self.device.type == "cpu" and not reference
         # All that charts share is made here and once, with the settings of a worker: not by
         # whichever thread needs it first.
         with as_worker():
-            self._table = self._feature_table() if self._is_compiled else None
+            self._table = self._feature_table() if self.is_chartwise else None
             self._lattice = None if self._table is None else _by_feature(self._table)
             self._lattice_rows = self.features(raster_lattice(self.device))
             samples = torch.from_numpy(poisson_disk_domain(count, seed=seed)).to(self.device)
@@ -122,7 +122,7 @@ class LazyRegime:
         it matters least. They are the same for all charts: one operator serves them all.
         """
         at = self._samples_at(v)
-        if self._is_compiled:
+        if self.is_chartwise:
             return moved_charts(*at.for_kernels, parameters, targets)
         change = targets - self.evaluate(parameters, v)
         # One product for all charts: (k, n) by (n, 3 C).
@@ -144,7 +144,7 @@ class LazyRegime:
         """phi(v): (C, P), (C, K, 2) or (K, 2) -> (C, K, 3)."""
         if v.dim() == 2:
             at = self._samples_at(v)
-            if self._is_compiled:
+            if self.is_chartwise:
                 return points_at(at.for_kernels[0], parameters)
             flat = self._unflatten(parameters).permute(1, 0, 2).reshape(self.parameter_count // 3, -1)
             return (at.rows @ flat).reshape(len(v), -1, 3).permute(1, 0, 2).contiguous()
@@ -211,7 +211,7 @@ class LazyRegime:
         samples = self._start.v
         count, n = len(patches.points), len(samples)
         plane = torch.cat([samples, torch.zeros(n, 1, device=self.device)], 1)
-        if self._is_compiled:
+        if self.is_chartwise:
             picked, backed = torch.empty(count, n, 3), torch.empty(count, n, dtype=torch.bool)
             cost = torch.empty(count, n, n)
             transport_problems(
@@ -224,7 +224,7 @@ class LazyRegime:
             cost = torch.where(backed[:, :, None], cost, torch.full_like(cost, UNBACKED_COST))
         targets = torch.gather(picked, 1, assign(cost)[..., None].expand(-1, -1, 3))
         targets = torch.where(backed[..., None], targets, plane.expand_as(targets))
-        if self._is_compiled:
+        if self.is_chartwise:
             return regressed_charts(self._start.for_kernels[1], targets)
         return self._start.operator @ targets
 

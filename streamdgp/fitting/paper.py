@@ -81,6 +81,7 @@ class PaperRegime:
     """
 
     name = "paper"
+    is_chartwise = False
 
     def __init__(
         self,

@@ -66,6 +66,11 @@ class Regime(Protocol):
     parameter_count: int
     device: torch.device
 
+    @property
+    def is_chartwise(self) -> bool:
+        """Whether charts are computed one by one, so that a chart's bits do not depend on its company."""
+        ...
+
     def fit_new(self, patches: PatchBatch) -> FitResult:
         """Cold fit: plane, transport, regression, projection, regression on all evidence."""
         ...

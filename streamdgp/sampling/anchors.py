@@ -24,6 +24,8 @@ __all__ = ["insert_chart", "insert_charts", "is_covered", "place_anchors"]
 _USUAL_NEAR = 512
 # From a voxel's centre to its corner.
 _HALF_VOXEL = 0.9
+# Mean shifts that together are less look at the evidence that was found for the first of them.
+_SHIFT_VOX = 0.6
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -55,6 +57,13 @@ def insert_chart(chart: int, anchor: Any, level: int, cell_m: float, grid: Any) 
     head[cell] = chart
 
 
+@njit(cache=True, nogil=True, inline="always")
+def _outwards(k: int, place: float) -> int:
+    """The k-th of 0, 1, -1, 2, -2 ..., or of 0, -1, 1 ... for a place below the middle of [0, 1)."""
+    away = (k + 1) // 2
+    return away if (k % 2 == 1) == (place >= 0.5) else -away
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def is_covered(
     p: Any,
@@ -80,10 +89,22 @@ def is_covered(
         reach_m, cell_m = max(radius_m, radii_m[level]), scales_m[level]
         noise_m = min(spread_m, 2.0 * radii_m[level])
         span = int(np.ceil(reach_m / cell_m))
-        x, y, z = int(np.floor(p[0] / cell_m)), int(np.floor(p[1] / cell_m)), int(np.floor(p[2] / cell_m))
-        for dx in range(-span, span + 1):
-            for dy in range(-span, span + 1):
-                for dz in range(-span, span + 1):
+        far = (reach_m + noise_m) / cell_m
+        px, py, pz = p[0] / cell_m, p[1] / cell_m, p[2] / cell_m
+        x, y, z = int(np.floor(px)), int(np.floor(py)), int(np.floor(pz))
+        # The point's own cell first, then those it is closest to: who is covered is found to be so soon.
+        for i in range(2 * span + 1):
+            dx = _outwards(i, px - x)
+            if abs(dx + 0.5 - px + x) > far + 0.5:
+                continue
+            for j in range(2 * span + 1):
+                dy = _outwards(j, py - y)
+                if abs(dy + 0.5 - py + y) > far + 0.5:
+                    continue
+                for k in range(2 * span + 1):
+                    dz = _outwards(k, pz - z)
+                    if abs(dz + 0.5 - pz + z) > far + 0.5:
+                        continue
                     cell = find_block(x + dx, y + dy, level_key(z + dz, level), table, keys)
                     if cell < 0:
                         continue
@@ -102,49 +123,58 @@ def is_covered(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _local_plane(
-    p: Any,
-    n: Any,
-    reach_vox: float,
-    voxel_m: float,
-    min_cos: float,
-    surfels: Any,
-    out: Any,
-) -> int:
-    """Mean normal and mean position of compatible evidence within reach; returns the surfel count.
+def _compatible_evidence(
+    p: Any, n: Any, reach_vox: float, voxel_m: float, min_cos: float, surfels: Any, scratch: Any
+) -> tuple[Any, int]:
+    """Evidence that faces as ``n`` (3,) does, with voxels within reach of ``p`` (3,), and how much there is.
 
-    ``out`` = [mean normal (3), mean position relative to p in metres (3)], weighted.
+    Rows (N, 7) of the scratch, which is replaced where it is too short: position in voxels (3), normal (3),
+    weight.
     """
     table, block_keys, cells, chain, _, weight, offset, normal, _ = surfels
+    about, rows = scratch
+    x, y, z = p[0] / voxel_m, p[1] / voxel_m, p[2] / voxel_m
+    near = surfels_about(x, y, z, reach_vox, table, block_keys, cells, chain, about)
+    if near > about.shape[0]:
+        about, rows = np.empty((2 * near, 4), np.int32), np.empty((2 * near, 7))
+        surfels_about(x, y, z, reach_vox, table, block_keys, cells, chain, about)
+    count = 0
+    for entry in range(near):
+        s = about[entry, 0]
+        sx, sy, sz = normal[s, 0], normal[s, 1], normal[s, 2]
+        if sx * n[0] + sy * n[1] + sz * n[2] > min_cos * np.sqrt(sx**2 + sy**2 + sz**2):
+            for k in range(3):
+                rows[count, k] = about[entry, 1 + k] + 0.5 + OFFSET_STEP_VOX * offset[s, k]
+                rows[count, 3 + k] = normal[s, k]
+            rows[count, 6] = weight[s]
+            count += 1
+    return (about, rows), count
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _local_plane(p: Any, reach_vox: float, voxel_m: float, rows: Any, count: int, out: Any) -> int:
+    """Mean normal and mean position of evidence within reach of ``p`` (3,); how many surfels it is.
+
+    ``rows`` (count, 7) of ``_compatible_evidence``. ``out`` = [mean normal (3), mean position relative to
+    ``p`` in metres (3)], weighted.
+    """
     for k in range(6):
         out[k] = 0.0
     px, py, pz = p[0] / voxel_m, p[1] / voxel_m, p[2] / voxel_m
-    reach = reach_vox + _HALF_VOXEL
-    about = np.empty((_USUAL_NEAR, 4), np.int32)
-    near = surfels_about(px, py, pz, reach, table, block_keys, cells, chain, about)
-    if near > _USUAL_NEAR:
-        about = np.empty((near, 4), np.int32)
-        surfels_about(px, py, pz, reach, table, block_keys, cells, chain, about)
     total = 0.0
     found = 0
-    for entry in range(near):
-        s = about[entry, 0]
-        ex = about[entry, 1] + 0.5 + OFFSET_STEP_VOX * offset[s, 0] - px
-        ey = about[entry, 2] + 0.5 + OFFSET_STEP_VOX * offset[s, 1] - py
-        ez = about[entry, 3] + 0.5 + OFFSET_STEP_VOX * offset[s, 2] - pz
+    for r in range(count):
+        ex, ey, ez = rows[r, 0] - px, rows[r, 1] - py, rows[r, 2] - pz
         if ex * ex + ey * ey + ez * ez > reach_vox * reach_vox:
             continue
-        dot = normal[s, 0] * n[0] + normal[s, 1] * n[1] + normal[s, 2] * n[2]
-        length = np.sqrt(normal[s, 0] ** 2 + normal[s, 1] ** 2 + normal[s, 2] ** 2)
-        if dot > min_cos * length:
-            w = weight[s]
-            total += w
-            found += 1
-            for k in range(3):
-                out[k] += w * normal[s, k]
-            out[3] += w * ex
-            out[4] += w * ey
-            out[5] += w * ez
+        w = rows[r, 6]
+        total += w
+        found += 1
+        for k in range(3):
+            out[k] += w * rows[r, 3 + k]
+        out[3] += w * ex
+        out[4] += w * ey
+        out[5] += w * ez
     length = np.sqrt(out[0] ** 2 + out[1] ** 2 + out[2] ** 2)
     if found == 0 or length == 0.0:
         return 0
@@ -184,6 +214,7 @@ def place_anchors(
     q = np.empty(3)
     n = np.empty(3)
     plane = np.empty(6)
+    scratch = np.empty((_USUAL_NEAR, 4), np.int32), np.empty((_USUAL_NEAR, 7))
     for i in range(candidates.shape[0]):
         if charts >= anchor.shape[0]:
             return charts, False
@@ -206,12 +237,17 @@ def place_anchors(
         # patch's, because a single surfel is noisy.
         for k in range(3):
             q[k] = p[k]
-        found = 0
+        reach_vox, found, shift_m = radius_m / voxel_m, 0, 0.0
+        reach = reach_vox + _HALF_VOXEL + _SHIFT_VOX
+        scratch, near = _compatible_evidence(q, n, reach, voxel_m, min_cos, surfels, scratch)
         for _ in range(3):
-            found = _local_plane(q, n, radius_m / voxel_m, voxel_m, min_cos, surfels, plane)
+            if shift_m > _SHIFT_VOX * voxel_m:
+                scratch, near = _compatible_evidence(q, n, reach, voxel_m, min_cos, surfels, scratch)
+            found = _local_plane(q, reach_vox, voxel_m, scratch[1], near, plane)
             if found < min_surfels:
                 break
             along = plane[0] * plane[3] + plane[1] * plane[4] + plane[2] * plane[5]
+            shift_m += abs(along)
             for k in range(3):
                 q[k] += along * plane[k]
         if found < min_surfels or plane[0] * n[0] + plane[1] * n[1] + plane[2] * n[2] < min_cos:

@@ -65,6 +65,20 @@ def test_perpendicular_surfaces_have_no_consistent_normals() -> None:
     )
 
 
+def test_triangles_without_area_have_no_normals_that_count() -> None:
+    """Marching cubes and CAD files leave slivers; one in the reference made the consistency nan."""
+    square = _square(0.0)
+    sliver = np.array([[0.6, 0, 0], [0.8, 0, 0], [0.7, 0, 0]])
+    reference = TriangleMesh(
+        np.concatenate([square.vertices, sliver]),
+        np.concatenate([square.triangles, [[4, 5, 6]]]).astype(np.int32),
+    )
+    beside = TriangleMesh(square.vertices * 0.1 + [0.7, 0, 0.001], square.triangles)
+    scores = compare_meshes(join([_square(0.001), beside]), reference, sample_count=20_000)
+    assert scores.normal_consistency == pytest.approx(1.0)
+    assert scores.accuracy_median_m == pytest.approx(0.001, abs=1e-5)
+
+
 def test_scores_do_not_depend_on_the_frame_and_scale_with_the_unit() -> None:
     mesh, reference = sphere((0, 0, 0), 0.5), box((0, 0, 0.1), (0.8, 0.8, 0.8))
     turn = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]

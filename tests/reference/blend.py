@@ -145,14 +145,14 @@ def _meet(
     if min(abs(over_held), abs(over_other)) < 0.02 * size:
         return held, rows
     side = 1.0 if is_edge else -1.0
-    here, goes_on = _backing(rows, held, other, side, charts)
-    there, others_go_on = _backing(others, other, held, side, charts)
+    here, beside_held, goes_on = _backing(rows, held, other, side, charts)
+    there, beside_other, others_go_on = _backing(others, other, held, side, charts)
     if min(here, there) < 0.5 or max(goes_on, others_go_on) > 0.5:
         return held, rows
     chosen, kept = (other, others) if (other[0] > held[0]) == is_edge else (held, rows)
     chosen = chosen.copy()
     if abs(held[0] - other[0]) < size / 8:
-        chosen[4] = max(chosen[4], min(here, there))
+        chosen[4] = max(chosen[4], min(beside_held, beside_other))
     return chosen, kept
 
 
@@ -167,19 +167,21 @@ def _middle(chart: int, charts: tuple[Array, ...]) -> Array:
 
 def _backing(
     rows: Array, own: Array, other: Array, side: float, charts: tuple[Array, ...]
-) -> tuple[float, float]:
-    """How well a sheet is backed around its feet, and two and a half cells behind the other one."""
+) -> tuple[float, float, float]:
+    """How well a sheet is backed around its feet, right beside them, and well behind the other one."""
     _, rotation, scale, _, support = charts
-    around = behind = 0.0
+    around = beside = behind = 0.0
     uphill = other[1:4] - (other[1:4] @ own[1:4]) * own[1:4]
     for row in rows:
         c = int(row[9])
         low = np.floor((row[10:12] + 1) * 8 - 0.5).astype(int)
         window = support[c][max(low[0] - 1, 0) : max(low[0] + 3, 0), max(low[1] - 1, 0) : max(low[1] + 3, 0)]
         around = max(around, float(window.max(initial=0.0)))
+        cells = support[c][max(low[0], 0) : max(low[0] + 2, 0), max(low[1], 0) : max(low[1] + 2, 0)]
+        beside = max(beside, float(cells.max(initial=0.0)))
         foot_height = (other[0] - own[0] * (other[1:4] @ own[1:4])) / scale[c]
         step = (side * 2.5 / 8 - foot_height) / (uphill @ uphill) * (rotation[c].T @ uphill)[:2]
         at = row[10:12] + step
         if at @ at < 1.0:
             behind = max(behind, support_at(support[c], at[0], at[1]))
-    return around, behind
+    return around, beside, behind
