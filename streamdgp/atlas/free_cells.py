@@ -220,6 +220,11 @@ def count_votes(
             if not is_hit and (nearest - d) * facing <= reach_m:
                 continue
             h = hits[c, i, j]
+            is_counted[c] = 1
+            if is_hit and p == 0:
+                # As nearly all are: it shows, and goes on showing.
+                hits[c, i, j] = (h // 2 if h >= MOST_VOTES else h) + 1
+                continue
             before = _share(h, p)
             if max(h, p) >= MOST_VOTES:
                 h //= 2
@@ -239,7 +244,6 @@ def count_votes(
             passes[c, i, j] = p
             if int(before * _LEVELS) != int(_share(h, p) * _LEVELS):
                 shifts[c] = 1
-            is_counted[c] = 1
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -1,4 +1,4 @@
-"""Batches: every chart once, in parts that end together; settings of a worker for as long as one is at work."""
+"""Batches: every chart once, in parts that end together; who has the settings of a worker, and how long."""
 
 from __future__ import annotations
 
