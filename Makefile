@@ -51,7 +51,7 @@ format: $(STAMP) ## Formats the code and mends what ruff can mend.
 	$(BIN)/ruff format .
 
 pytest: install lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=2 --dist=worksteal
 
 crash: install ## Kills, power cuts, damaged files, ten minutes of everything; a table at the end (about an hour).
 	STREAMDGP_CRASH_ROUNDS=200 STREAMDGP_SOAK_MINUTES=10 $(BIN)/python -m pytest --log-cli-level=INFO tests/crash

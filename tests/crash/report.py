@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["COLUMNS", "CrashReport"]
+import pytest
+
+__all__ = ["COLUMNS", "REPORT", "CrashReport"]
 
 COLUMNS = (
     *("cases", "acknowledged", "lost", "twice", "unreadable", "meshes_equal", "named", "harmless"),
@@ -41,3 +43,12 @@ class CrashReport:
             self(name, unreadable=1)
             raise
         self(name, unreadable=0)
+
+    def take_in(self, rows: dict[str, dict[str, int]]) -> None:
+        """Add what another process counted."""
+        for name, counts in rows.items():
+            self(name, **counts)
+
+
+REPORT = pytest.StashKey[CrashReport]()
+"""Where a run keeps its table."""
