@@ -25,12 +25,15 @@ from streamdgp.evidence.free_space import (
 from streamdgp.evidence.patches import SUPPORT_CELLS
 from streamdgp.fitting.pointers import raster_at
 
-__all__ = ["DOUBTED_PASSES", "MOST_VOTES", "PASS_WEIGHT", "count_votes", "inherit_passes"]
+__all__ = ["MOST_VOTES", "against", "count_votes", "inherit_passes"]
 
-PASS_WEIGHT = 3.0
-"""What a pass counts against a hit: a surface shows where three in four of those who looked saw it."""
-DOUBTED_PASSES = 0.5
-"""So many passes count nothing: a single ray may err beside an edge."""
+# What a pass counts against a hit: a surface shows where three in four of those who looked saw it,
+_PASS_WEIGHT = 3.0
+# or two in three where many did. That was there: passes say that it went, or that the poses have moved.
+_SURE_PASS_WEIGHT = 2.0
+_SURE_FROM, _SURE = 16.0, 26.0
+# So many passes count nothing: a single ray may err beside an edge.
+_DOUBTED_PASSES = 0.5
 MOST_VOTES = 40
 """Hits and passes of a cell are halved when one of them reaches this: old views are forgotten."""
 _LEAST_INCIDENCE = 0.2
@@ -57,10 +60,18 @@ _U, _V, _D, _FACING = (_CELLS * k for k in range(4))
 
 
 @njit(cache=True, nogil=True, inline="always")
+def against(hits: Any, passes: Any) -> Any:
+    """What passes of a cell count against its hits, in hits; both may be arrays (...) of float."""
+    sure = np.minimum(np.maximum((hits - _SURE_FROM) / (_SURE - _SURE_FROM), 0.0), 1.0)
+    weight = _PASS_WEIGHT + (_SURE_PASS_WEIGHT - _PASS_WEIGHT) * sure
+    return weight * np.maximum(passes - _DOUBTED_PASSES, 0.0)
+
+
+@njit(cache=True, nogil=True, inline="always")
 def _share(hits: int, passes: int) -> float:
     """Hits among hits and passes; one pass beside an edge opens no hole where two saw a surface."""
-    against = PASS_WEIGHT * max(passes - DOUBTED_PASSES, 0.0)
-    return hits / (hits + against) if against > 0.0 else 1.0
+    others = against(hits, passes)
+    return hits / (hits + others) if others > 0.0 else 1.0
 
 
 @njit(cache=True, nogil=True, forceinline=True, error_model="numpy")

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamdgp.atlas.atlas import Atlas
-from streamdgp.atlas.free_cells import DOUBTED_PASSES, PASS_WEIGHT
+from streamdgp.atlas.free_cells import against
 from streamdgp.evidence.surfels import SurfelMap
 from streamdgp.parts import in_parts
 from streamdgp.sampling.anchors import place_anchors
@@ -111,8 +111,8 @@ def shrink_charts(
     """
     c = atlas.columns
     seen = seen[c["level"][seen] > 0]
-    passes = c["passes"][seen].astype(np.float32)
-    is_open = (passes >= _LEAST_PASSES) & (PASS_WEIGHT * (passes - DOUBTED_PASSES) > c["hits"][seen])
+    hits, passes = (c[name][seen].astype(np.float64) for name in ("hits", "passes"))
+    is_open = (passes >= _LEAST_PASSES) & (against.py_func(hits, passes) > hits)
     pierced = seen[is_open.any((1, 2))]
     large = np.setdiff1d(dirty[c["level"][dirty] > 0], pierced)
     wanted = np.empty(len(large), np.uint8)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from streamdgp.atlas.free_cells import DOUBTED_PASSES, PASS_WEIGHT
+from streamdgp.atlas.free_cells import against
 from streamdgp.evidence.patches import SUPPORT_CELLS
 from streamdgp.fitting.pointers import raster_at
 from streamdgp.parts import in_parts
@@ -162,8 +162,7 @@ def _show(charts: Any, hits: Any, passes: Any, support: Any, shown: Any) -> None
                 h, p = int(hits[c, i, j]), int(passes[c, i, j])
                 level = 0
                 if h > 0:
-                    against = PASS_WEIGHT * max(p - DOUBTED_PASSES, 0.0)
-                    level = max(int(np.rint(255.0 * (h / (h + against)))), 1)
+                    level = max(int(np.rint(255.0 * (h / (h + against(h, p))))), 1)
                 elif p <= _MOST_PASSES_OF_FILLED and rows[i + _PAD] >> np.uint64(j + _PAD) & np.uint64(1):
                     level = 255
                 elif p > 0:

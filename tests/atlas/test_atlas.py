@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from scipy.ndimage import binary_closing
 
 from streamdgp.atlas.atlas import Atlas, tangent_frames
-from streamdgp.atlas.free_cells import DOUBTED_PASSES, PASS_WEIGHT
 from streamdgp.atlas.support import show_cells
 from streamdgp.config import EvidenceConfig
 from streamdgp.evidence import SurfelMap
@@ -350,6 +349,22 @@ def test_support_is_a_binary_closing(share: float) -> None:
         np.testing.assert_array_equal(mask, 255 * want.astype(int))
 
 
+def _against(hits: npt.ArrayLike, passes: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """What passes count: all but half of the first one for three hits each, or two where 26 saw a surface."""
+    weight = np.interp(hits, [16, 26], [3, 2])
+    return np.asarray(weight * np.maximum(np.asarray(passes) - 0.5, 0))
+
+
+@pytest.mark.parametrize(("hits", "passes"), [(1, 0), (3, 1), (6, 2), (10, 3), (16, 5), (26, 13), (40, 20)])
+def test_what_many_saw_takes_many_to_deny(hits: int, passes: int) -> None:
+    """The most passes with which a cell still shows; one more opens it."""
+    votes = np.full((2, 16, 16), hits, np.uint8), np.full((2, 16, 16), passes, np.uint8)
+    votes[1][1] += 1
+    shows, denied = _supports(*votes)
+    assert (shows >= 127.5).all()
+    assert (denied < 127.5).all()
+
+
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.6, 0.95])
 def test_support_is_the_share_of_hits_where_something_passed(share: float) -> None:
     """By definition, with scipy's closing: hits over weighted votes; gaps passed at most twice."""
@@ -358,7 +373,7 @@ def test_support_is_the_share_of_hits_where_something_passed(share: float) -> No
     hits = (rng.uniform(size=shape) < share) * rng.integers(1, 41, shape)
     many = np.where(rng.uniform(size=shape) < 0.5, rng.integers(1, 5, shape), rng.integers(1, 41, shape))
     passes = (rng.uniform(size=shape) < 0.5) * many
-    odds = hits / np.maximum(hits + PASS_WEIGHT * np.maximum(passes - DOUBTED_PASSES, 0), 1)
+    odds = hits / np.maximum(hits + _against(hits, passes), 1)
     filled = partial = opened = denied = 0
     for k, mask in enumerate(_supports(hits.astype(np.uint8), passes.astype(np.uint8))):
         is_judged = hits[k] + passes[k] > 0
@@ -441,5 +456,5 @@ def test_off_the_surface_a_cell_forgets_what_was_counted() -> None:
         assert (votes[:8] == count).all(), "a gap within the surface keeps what was seen of it"
         assert not votes[8:].any()
     shown = np.asarray(atlas.supports[0])
-    np.testing.assert_allclose(shown[:8], 30 / (30 + PASS_WEIGHT * (31 - DOUBTED_PASSES)), atol=0.5 / 255)
+    np.testing.assert_allclose(shown[:8], 30 / (30 + _against(30, 31)), atol=0.5 / 255)
     assert not shown[8:].any()

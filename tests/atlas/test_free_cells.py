@@ -73,7 +73,7 @@ def _slowly(atlas: Atlas, view: SensorView, frames: int = 1) -> tuple[Array, Arr
         said *= in_disk & ((atlas.columns["support"][chart] > 0) | (passes[chart] > 0))
         is_full = (said != 0) & (np.maximum(hits[chart], passes[chart]) >= MOST_VOTES)
         # A hit of a cell that does not show counts for all frames since the last look, clear of edges.
-        against = 3.0 * np.maximum(passes[chart] - 0.5, 0.0)
+        against = np.interp(hits[chart], [16, 26], [3, 2]) * np.maximum(passes[chart] - 0.5, 0.0)
         is_back = (said > 0) & (hits[chart] < against) & (frames > 1)
         for i, j in np.argwhere(is_back) if view.is_pinhole else ():
             is_back[i, j] = is_clear_hit(view, position[i, j], float(facing[i, j]), _MARGIN)
