@@ -19,7 +19,7 @@ from streamdgp.atlas.changes import AtlasChanges, AtlasState, TableChange
 from streamdgp.atlas.placing import add_anchors, shrink_charts
 from streamdgp.atlas.support import followed_cells
 from streamdgp.config import SceneConfig
-from streamdgp.consistency.sweep import make_consistent, replaces_all
+from streamdgp.consistency.sweep import make_consistent
 from streamdgp.errors import StorageError
 from streamdgp.evidence.patches import DIRTY_CELLS, SUPPORT_CELLS, gather_patches
 from streamdgp.evidence.surfels import FREE_MARGIN_VOX, SurfelMap, TouchedSurfels
@@ -284,7 +284,7 @@ class Reconstructor:
                 patches.observations[part], patches.mass[part], patches.thickness[part],
             )  # fmt: skip
 
-        map_batches(gather, k)
+        map_batches(gather, k, is_chartwise=True)
         return patches
 
     def _is_cold(self, m: _Map, charts: npt.NDArray[np.int64], patches: _Patches) -> npt.NDArray[np.bool_]:
@@ -308,7 +308,6 @@ class Reconstructor:
         frame_index: int,
     ) -> None:
         """Fit the dirty charts, cold or warm, and put them into the atlas."""
-        is_replaced = replaces_all(m.config.consistency)
         # Cold fits take longest: first, so that no core waits for another in the end.
         groups = [rows for rows in (np.flatnonzero(cold), np.flatnonzero(~cold)) if len(rows)]
         to_fit = [
@@ -325,9 +324,7 @@ class Reconstructor:
             done = 0
             for block in fit.blocks:
                 part = slice(done, done + len(block))
-                # The consistency step replaces them at once; else no raster may keep its block alive.
-                rasters = block if is_replaced else [raster.copy() for raster in block]
-                m.atlas.store_weights(charts[rows[part]], fit.parameters[part], rasters)
+                m.atlas.store_weights(charts[rows[part]], fit.parameters[part], block)
                 done = part.stop
             m.atlas.columns["residual"][charts[rows]] = fit.residual
             m.atlas.columns["ridge"][charts[rows]] = fit.ridge

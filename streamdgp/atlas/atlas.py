@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from streamdgp.atlas.support import settle_cells, show_cells
 from streamdgp.evidence.free_space import farthest_per_tile
 from streamdgp.evidence.patches import DIRTY_CELLS, SUPPORT_CELLS
 from streamdgp.evidence.precision import rounded
+from streamdgp.evidence.runs import Runs
 from streamdgp.evidence.surfels import SurfelMap
 from streamdgp.fitting.raster import RASTER
 from streamdgp.frames.view import SensorView
@@ -28,6 +29,8 @@ __all__ = ["NORMAL_STEPS", "Atlas", "tangent_frames"]
 _CELLS = DIRTY_CELLS * DIRTY_CELLS
 # Charts, a few microseconds each.
 _LEAST_PART = 200
+# All that is evidence of a chart lies in its ball, so no cell of its surface is so many radii away.
+_REACH = 2.0
 NORMAL_STEPS = 32767
 """A unit in a component of a stored normal."""
 
@@ -88,6 +91,7 @@ class Atlas:
         self.rasters = self._memory.array_list("charts/raster", (RASTER, RASTER, 3))
         self.supports = self._memory.array_list("charts/shown", (SUPPORT_CELLS, SUPPORT_CELLS))
         self._count = 0
+        self._runs = Runs()
         self.grid = self._empty_grid(256)
         self._reserve(256)
 
@@ -217,23 +221,28 @@ class Atlas:
         self, view: SensorView, margin_m: float, frame_index: int, look_frames: int = 1
     ) -> npt.NDArray[np.int64]:
         """Count what a look, after so many frames, sees and sees through; return charts with new votes."""
-        c, k = self.columns, self._count
-        is_counted, shifts = np.zeros(k, np.uint8), np.zeros(k, np.uint8)
-        addresses = np.where(c["fits"][:k] > 0, self.rasters.addresses(np.arange(k)), 0)
+        c = self.columns
+        new = np.arange(len(self._runs), self._count)
+        self._runs.extend(c["anchor"][new], _REACH * self.scale_of(new))
         far = farthest_per_tile(view.seen_m)
+        charts = self._runs.in_view(view, float(far.max()) + margin_m)
+        addresses = np.where(c["fits"][charts] > 0, self.rasters.addresses(charts), 0)
+        is_counted, shifts = np.zeros(len(charts), np.uint8), np.zeros(len(charts), np.uint8)
 
         def judge(begin: int, end: int) -> None:
+            part = slice(begin, end)
             count_votes(
-                begin, end, view.seen_m, far, view.is_pinhole, view.camera, view.noise, view.rotation,
-                view.origin_m, margin_m, c["anchor"], c["rotation"], c["level"], self.scales_m, addresses,
-                c["support"], c["hits"], c["passes"], look_frames, is_counted, shifts,
+                charts[part], view.seen_m, far, view.is_pinhole, view.camera, view.noise, view.rotation,
+                view.origin_m, margin_m, c["anchor"], c["rotation"], c["level"], self.scales_m,
+                addresses[part], c["support"], c["hits"], c["passes"], look_frames, is_counted[part],
+                shifts[part],
             )  # fmt: skip
 
-        in_parts(judge, k)
-        shifted = np.flatnonzero(shifts)
+        in_parts(judge, len(charts))
+        shifted = charts[shifts > 0]
         c["version"][shifted] = frame_index
         self._show_support(shifted)
-        return np.flatnonzero(is_counted)
+        return charts[is_counted > 0]
 
     def _show_support(self, charts: npt.NDArray[np.int64]) -> None:
         """Make the supports of charts anew; old ones stay untouched for the snapshots that hold them."""
@@ -249,10 +258,7 @@ class Atlas:
         parameters: npt.NDArray[np.float32],
         rasters: Arrays,
     ) -> None:
-        """Replace weights and rasters; old rasters stay untouched for the snapshots that hold them.
-
-        The rasters are taken over: the caller must not write to them any more.
-        """
+        """Replace weights and rasters; old rasters stay untouched for the snapshots that hold them."""
         self.columns["parameters"][charts] = parameters
         self.rasters.put(charts, rasters)
 
@@ -262,7 +268,7 @@ class Atlas:
         radius_m: float,
         scale_m: float,
         columns: dict[str, npt.NDArray[Any]],
-        make_rasters: Callable[[npt.NDArray[np.float32]], Sequence[npt.NDArray[np.float32]]],
+        make_rasters: Callable[[npt.NDArray[np.float32]], Arrays],
         memory: ArrayMemory | None = None,
     ) -> Atlas:
         """Rebuild from stored columns; ``make_rasters`` gives the rasters of weights (K, P)."""

@@ -142,8 +142,7 @@ def _place(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def count_votes(
-    begin: int,
-    end: int,
+    charts: Any,
     seen: Any,
     far: Any,
     is_pinhole: bool,
@@ -166,18 +165,19 @@ def count_votes(
 ) -> None:
     """Count in hits and passes (charts, 16, 16) uint8 what a view sees; see ``SensorView`` for the view.
 
-    Charts ``begin`` to ``end`` are judged, in a look that came after so many ``frames``: a clear hit of a
+    ``charts`` (C,) are judged, in a look that came after so many ``frames``: a clear hit of a
     cell that does not show counts for all of them. Only cells that are surface, or were, count: elsewhere a
     chart runs on anywhere. A return within ``margin_m`` and a sigma of the cell, along the cell's normal,
     is a hit, one farther behind a pass; one farther in front than two thirds of the margin hides the cell.
-    support (charts, 16, 16) uint8. ``is_counted`` and ``shifts`` (charts,) uint8 are set for charts with
-    new votes, and for those whose support shows otherwise by them. A raster address of 0 says that the
-    chart is not fitted.
+    support (charts, 16, 16) uint8. ``is_counted`` and ``shifts`` (C,) uint8 are set for charts with
+    new votes, and for those whose support shows otherwise by them. A raster address (C,) of 0 says that
+    the chart is not fitted.
     """
     out = np.empty(2)
     s, at, cell_of = np.empty(9 * _CELLS, np.float32), np.zeros(4 * _CELLS), np.empty(_CELLS, np.int32)
-    for c in range(begin, end):
-        if raster_address[c] == 0:
+    for row in range(charts.shape[0]):
+        c = charts[row]
+        if raster_address[row] == 0:
             continue
         scale_m = scales_m[level[c]]
         x = anchor[c, 0] - origin[0]
@@ -204,7 +204,7 @@ def count_votes(
             around = extent(xs, ys, zs, d, scale_m, is_pinhole, camera, _LIMB_WINDOW)
             if is_hidden(out[0], out[1], around, d - depth_m - margin_m, far, seen.shape, not is_pinhole):
                 continue
-        judged = _copy_judged(raster_at(raster_address[c]), support[c], passes[c], cell_of, s)
+        judged = _copy_judged(raster_at(raster_address[row]), support[c], passes[c], cell_of, s)
         _place(judged, anchor[c], rotation[c], scale_m, origin, sensor_rotation, is_pinhole, camera, s, at)
         for n in range(judged):
             i, j = cell_of[n] // SUPPORT_CELLS, cell_of[n] % SUPPORT_CELLS
@@ -231,7 +231,7 @@ def count_votes(
             if not is_hit and (nearest - d) * facing <= reach_m:
                 continue
             h = hits[c, i, j]
-            is_counted[c] = 1
+            is_counted[row] = 1
             if is_hit and p == 0:
                 # As nearly all are: it shows, and goes on showing.
                 hits[c, i, j] = (h // 2 if h >= MOST_VOTES else h) + 1
@@ -254,7 +254,7 @@ def count_votes(
             hits[c, i, j] = h
             passes[c, i, j] = p
             if int(before * _LEVELS) != int(_share(h, p) * _LEVELS):
-                shifts[c] = 1
+                shifts[row] = 1
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

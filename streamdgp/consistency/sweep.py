@@ -19,14 +19,13 @@ from streamdgp.atlas.atlas import Atlas
 from streamdgp.config import ConsistencyConfig
 from streamdgp.consistency.overlap import authorities, neighbour_lists, neighbour_targets
 from streamdgp.fitting.at_samples import consistency_samples
-from streamdgp.fitting.batches import in_half_precision, map_batches, rasters_of_batch
+from streamdgp.fitting.batches import in_half_precision, map_batches, raster_block
 from streamdgp.fitting.types import Regime
 
 __all__ = [
     "consistency_samples",
     "make_consistent",
     "neighbour_predictions",
-    "replaces_all",
     "seam_distances_m",
 ]
 
@@ -85,11 +84,6 @@ def neighbour_predictions(
     return targets, overlap
 
 
-def replaces_all(config: ConsistencyConfig) -> bool:
-    """Whether ``make_consistent`` gives charts new weights, or leaves them as they are."""
-    return config.sweeps > 0 and config.weight > 0
-
-
 def make_consistent(
     atlas: Atlas, regime: Regime, charts: npt.NDArray[np.int64], config: ConsistencyConfig
 ) -> None:
@@ -97,12 +91,15 @@ def make_consistent(
 
     Every sweep starts from the charts' own evidence solution, so sweeps do not diffuse.
     """
-    if not (replaces_all(config) and len(charts)):
+    if not (config.weight > 0 and len(charts)):
         return
     alone = atlas.parameters(charts)
     for _ in range(config.sweeps):
-        parameters, rasters = _solve_blocks(atlas, regime, charts, alone, config.weight)
-        atlas.store_weights(charts, parameters, rasters)
+        done = 0
+        # All are solved before any is replaced: every one sees its neighbours as they stand.
+        for parameters, rasters in _solve_blocks(atlas, regime, charts, alone, config.weight):
+            atlas.store_weights(charts[done : done + len(rasters)], parameters, rasters)
+            done += len(rasters)
 
 
 def _solve_blocks(
@@ -111,20 +108,19 @@ def _solve_blocks(
     charts: npt.NDArray[np.int64],
     alone: npt.NDArray[np.float32],
     mu: float,
-) -> tuple[npt.NDArray[np.float32], list[npt.NDArray[np.float32]]]:
-    """Solve every dirty chart against its neighbours as they stand; returns parameters and rasters."""
+) -> list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
+    """Solve every dirty chart against its neighbours as they stand; parameters and rasters, in batches."""
     samples = consistency_samples(regime.device)
 
-    def solve(part: slice) -> tuple[npt.NDArray[np.float32], list[npt.NDArray[np.float32]]]:
+    def solve(part: slice) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         stored = torch.from_numpy(alone[part]).to(regime.device)
         own = regime.evaluate(stored, samples).cpu().numpy()
         targets, _ = neighbour_predictions(atlas, charts[part], own, mu, _TOLERANCE)
         moved = regime.refit_to(stored, samples, torch.from_numpy(targets).to(regime.device))
         parameters = in_half_precision(moved)
-        return parameters.cpu().numpy(), rasters_of_batch(regime, parameters)
+        return parameters.cpu().numpy(), raster_block(regime, parameters)
 
-    parts = map_batches(solve, len(charts), is_chartwise=regime.is_chartwise)
-    return np.concatenate([p for p, _ in parts]), [raster for _, part in parts for raster in part]
+    return map_batches(solve, len(charts), is_chartwise=regime.is_chartwise)
 
 
 def seam_distances_m(

@@ -186,8 +186,7 @@ def extent(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def carve(
-    begin: int,
-    end: int,
+    blocks: Any,
     seen: Any,
     far: Any,
     is_pinhole: bool,
@@ -217,7 +216,7 @@ def carve(
 ) -> int:
     """Take observations from surfels in front of what a sensor sees; returns how many lost some.
 
-    Blocks ``begin`` to ``end`` are judged. The look stands for so many ``frames``. For seen, is_pinhole,
+    ``blocks`` (B,) are judged. The look stands for so many ``frames``. For seen, is_pinhole,
     camera, window, noise, rotation and origin see ``SensorView``; ``far`` is ``farthest_per_tile`` of what
     was seen. ``margin_m`` is how far in front of a
     return, beyond three sigma, still counts as the same surface. ``lost_index`` and ``lost_weight`` (as
@@ -231,7 +230,10 @@ def carve(
     lost = 0
     every = _JUDGED_EVERY if frames == 1 else 1
     judged_for = every * frames
-    for b in range(begin + (begin + frame) % every, end, every):
+    for row in range(blocks.shape[0]):
+        b = blocks[row]
+        if (b + frame) % every:
+            continue
         x = (block_keys[b, 0] + 0.5) * edge - origin[0]
         y = (block_keys[b, 1] + 0.5) * edge - origin[1]
         z = (block_keys[b, 2] + 0.5) * edge - origin[2]

@@ -13,6 +13,7 @@ from streamdgp.errors import InvalidFrameError
 from streamdgp.evidence import kernels
 from streamdgp.evidence.free_space import carve, farthest_per_tile
 from streamdgp.evidence.precision import OFFSET_STEP_VOX
+from streamdgp.evidence.runs import Runs
 from streamdgp.frames.orient import OrientedPoints
 from streamdgp.memory import ArrayMemory, HeapMemory
 from streamdgp.parts import in_parts
@@ -36,6 +37,7 @@ _VIEW_CELL_VOX = 25.0
 _MAX_VOXEL = 2**30
 _CELLS_PER_BLOCK = 64
 _VOXELS_PER_BLOCK = 512
+_BLOCK_EDGE_VOX = 8
 _MOST_VIEWS = 65535
 FREE_MARGIN_VOX = 3.0
 """How far in front of a return, beyond its noise, is not free space yet."""
@@ -75,6 +77,7 @@ class SurfelMap:
         self.cells = np.zeros((0, _VOXELS_PER_BLOCK), np.int32)
         self.passes = np.zeros((0, _CELLS_PER_BLOCK), np.uint8)
         self._has_new_passes = np.zeros(64, np.uint8)
+        self._block_runs = Runs()
         self.table = np.full(256, -1, np.int32)
         self._reserve_surfels(1024)
         self._reserve_blocks(64)
@@ -206,13 +209,17 @@ class SurfelMap:
             return TouchedSurfels(np.zeros(0, np.int64), np.zeros(0))
         view, c = points.view, self.columns
         far = farthest_per_tile(view.seen_m)
+        edge_m = _BLOCK_EDGE_VOX * self.voxel_size_m
+        new = self.block_keys[len(self._block_runs) : self.block_count].astype(np.float64)
+        self._block_runs.extend((new + 0.5) * edge_m, edge_m)
+        blocks = self._block_runs.in_view(view, float(far.max()))
 
         def judge(begin: int, end: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
             # No block holds more than two surfels per voxel; untouched memory costs nothing.
             most = min(len(self), 1024 * (end - begin))
             index, gained = np.empty(most, np.int64), np.empty(most)
             k = carve(
-                begin, end, view.seen_m, far, view.is_pinhole, view.camera, view.window, view.noise,
+                blocks[begin:end], view.seen_m, far, view.is_pinhole, view.camera, view.window, view.noise,
                 view.rotation, view.origin_m, self.voxel_size_m, FREE_MARGIN_VOX * self.voxel_size_m,
                 frame_index, look_frames, self.block_keys, self.cells, self.chain, c["weight"], c["offset"],
                 c["normal"], c["count"], c["last_frame"], c["view_seen"], c["streak"], self.passes,
@@ -220,7 +227,7 @@ class SurfelMap:
             )  # fmt: skip
             return index[:k].copy(), gained[:k].copy()
 
-        parts = in_parts(judge, self.block_count)
+        parts = in_parts(judge, len(blocks))
         index = np.concatenate([np.zeros(0, np.int64), *(part[0] for part in parts)])
         return TouchedSurfels(index, np.concatenate([np.zeros(0), *(part[1] for part in parts)]))
 

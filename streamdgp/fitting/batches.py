@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from streamdgp.fitting.raster import RASTER
 from streamdgp.fitting.types import FitResult, PatchBatch, Regime
 from streamdgp.parts import cores, share_out
 
@@ -38,7 +39,6 @@ __all__ = [
     "map_batches",
     "raster_block",
     "rasters_of",
-    "rasters_of_batch",
 ]
 
 BATCH = 64
@@ -79,7 +79,7 @@ def as_worker() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def map_batches(work: Callable[[slice], _T], count: int, *, is_chartwise: bool = True) -> list[_T]:
+def map_batches(work: Callable[[slice], _T], count: int, *, is_chartwise: bool) -> list[_T]:
     """Run ``work`` on slices of ``count`` charts, results in order.
 
     If it is not chart by chart, the bits of a chart may depend on which others are in its slice.
@@ -111,19 +111,14 @@ def raster_block(regime: Regime, parameters: torch.Tensor) -> npt.NDArray[np.flo
     return rasters[:count]
 
 
-def rasters_of_batch(regime: Regime, parameters: torch.Tensor) -> list[npt.NDArray[np.float32]]:
-    """``raster_block``, every raster an array of its own: the atlas can replace it and a snapshot hold it."""
-    return [raster.copy() for raster in raster_block(regime, parameters)]
-
-
-def rasters_of(regime: Regime, parameters: torch.Tensor) -> list[npt.NDArray[np.float32]]:
-    """Rasters, each (33, 33, 3), of charts (C, P)."""
+def rasters_of(regime: Regime, parameters: torch.Tensor) -> npt.NDArray[np.float32]:
+    """Rasters (C, 33, 33, 3) of charts (C, P)."""
     parts = map_batches(
-        lambda part: rasters_of_batch(regime, parameters[part]),
+        lambda part: raster_block(regime, parameters[part]),
         len(parameters),
         is_chartwise=regime.is_chartwise,
     )
-    return [raster for part in parts for raster in part]
+    return np.concatenate([np.zeros((0, RASTER, RASTER, 3), np.float32), *parts])
 
 
 @dataclass(frozen=True)

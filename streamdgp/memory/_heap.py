@@ -9,9 +9,13 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from streamdgp.memory._addressed import AddressedArrays, ArrayList
+from streamdgp.memory._lists import ArrayList
+from streamdgp.memory._slabs import HeapSlots
+from streamdgp.memory._slots import SlotArrays
 
 __all__ = ["ArrayMemory", "HeapMemory"]
+
+_ROWS_AT_ONCE = 4096
 
 
 class ArrayMemory(Protocol):
@@ -56,7 +60,7 @@ class HeapMemory:
 
     def array_list(self, name: str, shape: tuple[int, ...]) -> ArrayList:
         """See :class:`ArrayMemory`."""
-        return AddressedArrays()
+        return SlotArrays(HeapSlots(shape))
 
     def touch(self, table: str, rows: npt.NDArray[np.int64]) -> None:
         """All is in memory."""
@@ -69,5 +73,6 @@ class HeapMemory:
         """There is no limit."""
 
     def slices(self, rows: int) -> Iterator[slice]:
-        """All at once."""
-        yield slice(0, rows)
+        """See :class:`ArrayMemory`: what is made on the way takes no more room than a part's."""
+        for begin in range(0, rows, _ROWS_AT_ONCE):
+            yield slice(begin, min(begin + _ROWS_AT_ONCE, rows))

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from streamdgp.memory._lists import Arrays
 from streamdgp.memory._region import Region, Scratch
 from streamdgp.memory._slots import SlotArrays
 
 if TYPE_CHECKING:
     from streamdgp.memory._budget import MemoryBudget
 
-__all__ = ["PagedMemory"]
+__all__ = ["PagedMemory", "RegionSlots"]
 
 _REGION_BYTES = 1 << 34
 _LIST_BYTES = 1 << 37
@@ -52,7 +53,7 @@ class PagedMemory:
 
     def array_list(self, name: str, shape: tuple[int, ...]) -> SlotArrays:
         """See :class:`streamdgp.memory.ArrayMemory`."""
-        made = SlotArrays(self._region(name, np.dtype(np.float32), shape, _LIST_BYTES))
+        made = SlotArrays(RegionSlots(self._region(name, np.dtype(np.float32), shape, _LIST_BYTES)))
         self._lists[name] = made
         return made
 
@@ -90,3 +91,38 @@ class PagedMemory:
         region = Region(self._scratch, dtype, shape, size // row_bytes)
         self._regions[name] = region
         return region
+
+
+class RegionSlots:
+    """The rows of a region as slots; see ``SlotStore``."""
+
+    def __init__(self, region: Region) -> None:
+        self._region = region
+        self._rows = region.array(0)
+
+    def reserve(self, count: int) -> None:
+        """Make room for so many slots."""
+        if count > len(self._rows):
+            self._rows = self._region.array(max(64, count + count // 8))
+
+    def put(self, slots: npt.NDArray[np.int64], arrays: Arrays) -> None:
+        """Copy arrays into slots (K,), all different."""
+        if isinstance(arrays, np.ndarray):
+            self._rows[slots] = arrays
+            return
+        for slot, array in zip(slots, arrays, strict=True):
+            self._rows[slot] = array
+
+    def array(self, slot: int) -> npt.NDArray[np.float32]:
+        """What is in a slot."""
+        there: npt.NDArray[np.float32] = self._rows[slot]
+        return there
+
+    def addresses(self, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Where slots (K,) lie."""
+        there: npt.NDArray[np.int64] = slots * self._region.row_bytes + self._region.address
+        return there
+
+    def touch(self, slots: npt.NDArray[np.int64], tick: int) -> None:
+        """Note that slots are being used."""
+        self._region.touch(slots, tick)

@@ -286,22 +286,23 @@ def test_mass_is_kept_to_few_bits() -> None:
 
 def test_store_weights_does_not_write_into_held_rasters() -> None:
     atlas = _atlas(4)
-    held = atlas.rasters[2]
-    copy = held.copy()
-    atlas.store_weights(np.array([2]), np.ones((1, 12), np.float32), np.ones((1, 33, 33, 3), np.float32))
-    np.testing.assert_array_equal(held, copy)
-    assert (atlas.rasters[2] == 1).all()
+    atlas.store_weights(np.array([2]), np.ones((1, 12), np.float32), np.full((1, 33, 33, 3), 5, np.float32))
+    held = atlas.rasters.held()
+    for value in (1, 2, 3):
+        raster = np.full((1, 33, 33, 3), value, np.float32)
+        atlas.store_weights(np.array([2]), np.ones((1, 12), np.float32), raster)
+    assert (held[2] == 5).all()
+    assert (atlas.rasters[2] == 3).all()
 
 
-def test_store_weights_takes_rasters_over_and_copies_parameters() -> None:
-    """Rasters are handed over, not copied (the caller may not write to them); parameters are copied."""
+def test_store_weights_copies_rasters_and_parameters() -> None:
     atlas = _atlas(4)
-    rasters = [np.full((33, 33, 3), k, np.float32) for k in range(2)]
+    rasters = np.stack([np.full((33, 33, 3), k, np.float32) for k in range(2)])
     parameters = np.ones((2, 12), np.float32)
     atlas.store_weights(np.array([3, 1]), parameters, rasters)
-    assert atlas.rasters[3] is rasters[0]
-    assert atlas.rasters[1] is rasters[1]
-    parameters[:] = 7
+    parameters[:], rasters[:] = 7, 7
+    assert (atlas.rasters[3] == 0).all()
+    assert (atlas.rasters[1] == 1).all()
     assert (atlas.columns["parameters"][[1, 3]] == 1).all()
 
 

@@ -12,7 +12,7 @@ from streamdgp.fitting.batches import BATCH, CHARTWISE_BATCH, as_worker, map_bat
 
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 100, 2 * CHARTWISE_BATCH, 2 * CHARTWISE_BATCH + 1, 1000])
 def test_chart_by_chart_parts_are_even(count: int) -> None:
-    parts = map_batches(lambda part: part, count)
+    parts = map_batches(lambda part: part, count, is_chartwise=True)
     assert [k for part in parts for k in range(part.start, part.stop)] == list(range(count))
     sizes = [part.stop - part.start for part in parts]
     assert max(sizes, default=0) <= CHARTWISE_BATCH
@@ -37,7 +37,9 @@ def test_who_computes_as_a_worker_does_so_until_the_outermost_ends() -> None:
             assert _flushes()
             others: list[int] = []
             thread = threading.Thread(
-                target=lambda: others.extend(map_batches(lambda _: torch.get_num_threads(), 9))
+                target=lambda: others.extend(
+                    map_batches(lambda _: torch.get_num_threads(), 9, is_chartwise=True)
+                )
             )
             thread.start()
             thread.join()

@@ -94,15 +94,18 @@ def _rasters(r: Reconstructor) -> list[bytes]:
 
 
 @pytest.mark.parametrize("sweeps", [0, 1])
-def test_no_raster_keeps_others_alive(sweeps: int) -> None:
-    """With the consistency step or without it: snapshots hold old rasters one by one."""
+def test_replaced_rasters_make_room_for_others(sweeps: int) -> None:
+    """With the consistency step or without it, a stream takes room for its charts and for a frame's more."""
     config = SceneConfig(evidence_voxel_m=VOXEL_M, consistency=ConsistencyConfig(sweeps=sweeps))
-    r = Reconstructor(config)
-    for frame in scan_frames("torus", True)[:3]:
-        r.integrate(frame)
-    rasters = list(r.surface().rasters)
-    assert len(rasters) > 100
-    assert all(raster.base is None for raster in rasters)
+    r, most, replaced = Reconstructor(config), 0, 0
+    for frame in scan_frames("torus", True)[:8]:
+        report = r.integrate(frame)
+        fitted = report.charts_created + report.charts_warm + report.charts_cold
+        most, replaced = max(most, fitted), replaced + fitted * (1 + sweeps)
+        assert len(r.surface().rasters), "held by nobody"
+    assert r._map is not None
+    assert replaced > 2 * r.chart_count
+    assert r._map.atlas.rasters._used <= r.chart_count + 2 * most
 
 
 @pytest.mark.parametrize("regime", ["lazy", "active"])

@@ -11,7 +11,7 @@ import torch
 
 from streamdgp.config import FitConfig
 from streamdgp.consistency.sweep import consistency_samples
-from streamdgp.fitting.batches import fit_in_batches, rasters_of
+from streamdgp.fitting.batches import fit_in_batches
 from streamdgp.fitting.lazy import LazyRegime
 from streamdgp.fitting.types import FitResult, PatchBatch
 
@@ -216,16 +216,6 @@ def test_same_input_same_bits(regime: LazyRegime) -> None:
     first, again = regime.fit_new(patches), LazyRegime(seed=0).fit_new(patches)
     for name in ("parameters", "feet", "residual", "weights", "ridge"):
         assert torch.equal(getattr(first, name), getattr(again, name)), name
-
-
-def test_every_raster_is_an_array_of_its_own(regime: LazyRegime) -> None:
-    """The atlas replaces rasters one by one and snapshots hold old ones: none may keep a batch alive."""
-    patches = _patches(_plane, 3, 60, 0.02)
-    fitted = regime.fit_new(patches).parameters
-    for raster in rasters_of(regime, fitted):
-        assert raster.base is None
-        assert raster.flags.c_contiguous
-        assert raster.dtype == np.float32
 
 
 def test_half_a_patch_does_not_bend_the_backed_half(regime: LazyRegime) -> None:

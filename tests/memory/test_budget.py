@@ -12,8 +12,9 @@ import pytest
 from streamdgp.atlas.changes import AtlasState
 from streamdgp.config import SceneConfig
 from streamdgp.errors import StorageError
-from streamdgp.memory import AddressedArrays, MemoryBudget, PagedMemory
+from streamdgp.memory import MemoryBudget, PagedMemory
 from streamdgp.reconstructor import Reconstructor
+from tests.reference.arrays import PlainArrays
 from tests.reference.scans import depth_frame, look_at
 from tests.reference.shapes import Plane
 
@@ -79,7 +80,7 @@ def test_a_scene_that_is_being_written_to_is_relieved_afterwards(tmp_path: Path)
 
 def test_lists_keep_what_somebody_holds_and_use_slots_again(tmp_path: Path) -> None:
     paged = MemoryBudget(16 * _MB).memory(tmp_path).array_list("charts/raster", (5,))
-    plain = AddressedArrays()
+    plain = PlainArrays()
     rng = np.random.default_rng(0)
     held = []
     for turn in range(200):

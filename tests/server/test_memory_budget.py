@@ -5,10 +5,29 @@ from __future__ import annotations
 import resource
 from pathlib import Path
 
-from tests.server.harness import ServerProcess, Stream, get_mesh, make_frame, mesh_bytes
+from streamdgp.frames import DepthFrame
+from streamdgp.v1 import frame_pb2
+from streamdgp.wire import frame_to_proto
+from tests.server.harness import (
+    INTRINSICS,
+    ServerProcess,
+    Stream,
+    get_mesh,
+    mesh_bytes,
+    pose_around,
+    sphere_depth,
+)
 from tests.server.test_restart import run_server
 
 _MOST_FILE_BYTES = 64 << 20
+
+
+def _sphere_elsewhere(number: int) -> frame_pb2.Frame:
+    """Every frame shows one more sphere: a map of some thousand charts, larger than the least budget."""
+    pose = pose_around(0.0)
+    depth_m = sphere_depth(pose)
+    pose[0, 3] += 1.5 * number
+    return frame_to_proto(DepthFrame(depth_m, INTRINSICS, pose), sequence_number=number)
 
 
 def test_the_surface_is_the_same_also_after_a_restart(tmp_path: Path) -> None:
@@ -16,7 +35,7 @@ def test_the_surface_is_the_same_also_after_a_restart(tmp_path: Path) -> None:
     for name, arguments in (("limited", ("--memory-budget", "24")), ("free", ())):
         with ServerProcess(tmp_path / name, *arguments) as server:
             stream = Stream(server)
-            stream.send_frames(*(make_frame(number) for number in range(1, 13)))
+            stream.send_frames(*(_sphere_elsewhere(number) for number in range(1, 13)))
             stream.wait_applied(12)
             stream.finish()
             shown.append(mesh_bytes(get_mesh(server))[1])
@@ -43,8 +62,8 @@ def test_a_disk_that_refuses_is_told_once_and_frames_go_on(tmp_path: Path) -> No
                 limits = (_MOST_FILE_BYTES, resource.RLIM_INFINITY)
                 resource.prlimit(server._process.pid, resource.RLIMIT_FSIZE, limits)
             stream = Stream(server)
-            stream.send_frames(*(make_frame(number, angle_rad=0.1 * number) for number in range(1, 9)))
-            stream.wait_applied(8)
+            stream.send_frames(*(_sphere_elsewhere(number) for number in range(1, 13)))
+            stream.wait_applied(12)
             stream.finish()
             shown.append(mesh_bytes(get_mesh(server))[1])
             told = server.stderr().count("memory cannot be put on disk ([Errno 27] File too large)")
