@@ -29,6 +29,7 @@ from streamdgp.v1 import (
     surface_service_pb2_grpc,
 )
 from streamdgp.wire import error_from_rpc, frame_to_proto, tile_from_proto
+from tests.server.forked import ForkedProcess
 
 WIDTH, HEIGHT = 80, 60
 INTRINSICS = Intrinsics(70.0, 70.0, 39.5, 29.5)
@@ -71,9 +72,8 @@ class ServerProcess:
 
     def __init__(self, data: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
         self.data = data
-        self._environment = {**os.environ, **(environment or {})}
         with (data.parent / f"{data.name}.stderr").open("a") as stderr:
-            self._process = self._start(arguments, stderr)
+            self._process = self._start(arguments, environment, stderr)
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line.startswith("streamdgp-server ready on "):
@@ -88,16 +88,19 @@ class ServerProcess:
         self.scenes = scene_service_pb2_grpc.SceneServiceStub(self.channel)
         self.surface = surface_service_pb2_grpc.SurfaceServiceStub(self.channel)
 
-    def _start(self, arguments: tuple[str, ...], stderr: IO[str]) -> subprocess.Popen[str]:
+    def _start(
+        self, arguments: tuple[str, ...], environment: Mapping[str, str] | None, stderr: IO[str]
+    ) -> subprocess.Popen[str] | ForkedProcess:
+        words = ("serve", "--data", str(self.data), "--listen", "127.0.0.1:0", "--threads", "1", *arguments)
+        if environment is None:
+            return ForkedProcess("streamdgp_server", words, os.environ, stderr)
+        # It may be meant for what is read while things are loaded.
         return subprocess.Popen(
-            [
-                *(sys.executable, "-m", "streamdgp_server", "serve", "--data", str(self.data)),
-                *("--listen", "127.0.0.1:0", "--threads", "1", *arguments),
-            ],
+            [sys.executable, "-m", "streamdgp_server", *words],
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
-            env=self._environment,
+            env={**os.environ, **environment},
         )
 
     def stderr(self) -> str:
