@@ -9,6 +9,7 @@ PROTO_VENV := .venv-proto
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PROTO_STAMP := $(PROTO_VENV)/.installed
+KERNEL_STAMP := $(VENV)/.compiled
 PIP := -m pip --disable-pip-version-check install --quiet
 
 .PHONY: help install demo test lint format pytest crash bench proto clean
@@ -16,12 +17,15 @@ PIP := -m pip --disable-pip-version-check install --quiet
 help: ## Shows this list.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-install: $(STAMP) $(PROTO_STAMP) ## Creates .venv with everything (some minutes on a fresh machine).
+install: $(STAMP) $(PROTO_STAMP) $(KERNEL_STAMP) ## Creates .venv with everything (some minutes on a fresh machine).
 
 $(STAMP): pyproject.toml setup.py constraints.txt
 	@echo "installing into $(VENV) (some minutes on a fresh machine)"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python $(PIP) --constraint constraints.txt --editable '.[server,viewer,dev]'
+	touch $@
+
+$(KERNEL_STAMP): $(STAMP)
 	@echo "compiling the kernels (once)"
 	$(BIN)/python -m streamdgp.warmup
 	touch $@
@@ -32,12 +36,12 @@ $(PROTO_STAMP): protos/requirements.txt
 	$(PROTO_VENV)/bin/python $(PIP) --requirement protos/requirements.txt
 	touch $@
 
-demo: $(STAMP) ## Streams a simulated scan to a real server, queries the mesh, prints the error, writes demo-out/.
+demo: $(KERNEL_STAMP) ## Streams a simulated scan to a real server, queries the mesh, prints the error, writes demo-out/.
 	$(BIN)/python -m streamdgp.demo
 
 test: lint pytest ## Linters, types, proto lint and the whole suite.
 
-lint: install
+lint: $(STAMP) $(PROTO_STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
@@ -56,7 +60,7 @@ pytest: install lint
 crash: install ## Kills, power cuts, damaged files, ten minutes of everything; a table at the end (about an hour).
 	STREAMDGP_CRASH_ROUNDS=200 STREAMDGP_SOAK_MINUTES=10 $(BIN)/python -m pytest --log-cli-level=INFO tests/crash
 
-bench: $(STAMP) ## Runs the benchmarks, writes bench-out/summary.md; needs the shared data beside the checkout.
+bench: $(KERNEL_STAMP) ## Runs the benchmarks, writes bench-out/summary.md; needs the shared data beside the checkout.
 	$(BIN)/python -m benchmarks
 
 proto: $(PROTO_STAMP) ## Makes the stubs in streamdgp/v1 anew.
