@@ -1,6 +1,7 @@
 """Queries while a real scan streams into a real server: python -m benchmarks.query.
 
-The kitchen is streamed by the real client while ``query_mesh`` runs every few seconds. Every answer
+The kitchen is streamed by the real client, once with nobody else there, which tells how many frames a second
+the server takes; and once while ``query_mesh`` runs every few seconds. Every answer
 must come from a whole revision that includes every frame acknowledged as applied when it was asked
 for and, as long as the stream is within the server's speed, every frame durable two seconds before.
 """
@@ -27,6 +28,8 @@ from streamdgp_client import AsyncClient, Progress, UploadReport, upload
 ANSWER_S = 2.0
 DURABLE_AGE_S = 2.0
 WITHIN_SPEED_FRAMES = 4
+FRAMES_PER_S_GATE = 5.0
+FRAMES_PER_S_TARGET = 10.0
 _SCENE = "kitchen"
 
 
@@ -64,6 +67,24 @@ class _Acks:
     def at(self, moment_s: float) -> Progress:
         """The last report before a moment."""
         return next(progress for when, progress in reversed(self.history) if when <= moment_s)
+
+    def applied_per_s(self, first: int) -> float:
+        """Frames applied a second, from the first report of so many on."""
+        (began, before), (ended, after) = (
+            next(report for report in self.history if report[1].applied >= first),
+            self.history[-1],
+        )
+        return (after.applied - before.applied) / (ended - began) if ended > began else float("nan")
+
+
+@dataclass(frozen=True)
+class _Streamed:
+    """What came of one stream: ``seconds`` until every frame was applied, and what was answered."""
+
+    report: UploadReport
+    acks: _Acks
+    answers: list[Answer]
+    seconds: float
 
 
 class _Paced:
@@ -119,25 +140,27 @@ async def _ask_until(
     return answers
 
 
-async def _stream_and_ask(
-    address: str, scan: _Paced, period_s: float
-) -> tuple[UploadReport, list[Answer], float]:
+async def _stream_and_ask(address: str, scan: _Paced, period_s: float | None) -> _Streamed:
+    """``period_s`` None: nobody asks."""
     acks = _Acks()
     frames: dict[int, int] = {}
+    answers: list[Answer] = []
     started = time.perf_counter()
     # Two connections: the answers must not queue behind frames on one.
     async with AsyncClient(address) as robot, AsyncClient(address) as viewer:
         sending = asyncio.create_task(upload(robot, scan, _SCENE, "camera", on_progress=acks.take))
+        ended: list[float] = []
+        sending.add_done_callback(lambda _: ended.append(time.perf_counter()))
         try:
-            answers = await _ask_until(viewer, acks, sending, period_s, frames)
+            if period_s is not None:
+                answers = await _ask_until(viewer, acks, sending, period_s, frames)
             report = await sending
         finally:
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
-        seconds = time.perf_counter() - started
     # A revision that has been dropped since counts as NaN frames would: -1 fails every check.
     known = [Answer(**{**asdict(answer), "frames": frames.get(answer.revision, -1)}) for answer in answers]
-    return report, known, seconds
+    return _Streamed(report, acks, known, ended[0] - started)
 
 
 def _within_speed(answers: Sequence[Answer]) -> list[Answer]:
@@ -146,13 +169,15 @@ def _within_speed(answers: Sequence[Answer]) -> list[Answer]:
 
 
 def run(limit: int | None, every: int, frames_per_s: float, period_s: float) -> Result:
-    """Stream the kitchen and query it meanwhile."""
+    """Stream the kitchen, and stream it again and query it meanwhile."""
     scan = open_dataset(shared_data("rgbd-kitchen")).subset(every, limit)
-    with tempfile.TemporaryDirectory(prefix="streamdgp-query-") as scratch:
-        with running_server(Path(scratch) / "data") as address:
-            report, answers, seconds = asyncio.run(
-                _stream_and_ask(address, _Paced(scan, frames_per_s), period_s)
-            )
+    streams = []
+    for period in (None, period_s):
+        with tempfile.TemporaryDirectory(prefix="streamdgp-query-") as scratch:
+            with running_server(Path(scratch) / "data") as address:
+                streams.append(asyncio.run(_stream_and_ask(address, _Paced(scan, frames_per_s), period)))
+    alone, asked = streams
+    report, answers = asked.report, asked.answers
     took = np.array([answer.seconds for answer in answers] or [np.nan])
     behind = sum(answer.frames < answer.applied for answer in answers)
     in_time = _within_speed(answers)
@@ -185,10 +210,31 @@ def run(limit: int | None, every: int, frames_per_s: float, period_s: float) -> 
     pace = f"at most {frames_per_s:g} a second" if frames_per_s else "as fast as the server takes them"
     title = f"rgbd-kitchen, {len(scan)} frames {pace}; queries every {period_s:g} s"
     done = report.progress
+    per_s = len(scan) / alone.seconds
+    speed = [
+        [
+            name,
+            f"{stream.seconds:.1f}",
+            f"{len(scan) / stream.seconds:.2f}",
+            f"{stream.acks.applied_per_s(len(scan) // 2):.2f}",
+        ]
+        for name, stream in (("nobody asks", alone), (f"a query every {period_s:g} s", asked))
+    ]
     return Result(
         "Queries while streaming",
-        [Table(title, columns, rows)],
         [
+            Table(f"rgbd-kitchen, {pace}", ["", "s", "frames/s", "in the second half"], speed),
+            Table(title, columns, rows),
+        ],
+        [
+            *(
+                ()
+                if frames_per_s
+                else (
+                    Check("gate", "frames a second while nobody asks", per_s, FRAMES_PER_S_GATE, False),
+                    Check("target", "frames a second while nobody asks", per_s, FRAMES_PER_S_TARGET, False),
+                )
+            ),
             Check("gate", "frames rejected", report.rejected, 0),
             Check("gate", "frames acknowledged as durable", done.durable, len(scan), False),
             Check("gate", "frames applied", done.applied, len(scan), False),
@@ -197,11 +243,14 @@ def run(limit: int | None, every: int, frames_per_s: float, period_s: float) -> 
             Check("gate", f"of {len(in_time)} within the server's speed, answers older than 2 s", stale, 0),
         ],
         [
-            f"{len(scan)} frames in {seconds:.0f} s, {len(scan) / seconds:.2f} a second",
             f"{len(answers)} answers: mean {took.mean():.2f} s, median {np.median(took):.2f} s, "
             f"longest {took.max():.2f} s",
         ],
-        {"seconds": seconds, "answers": [asdict(answer) for answer in answers]},
+        {
+            "seconds": asked.seconds,
+            "seconds_alone": alone.seconds,
+            "answers": [asdict(answer) for answer in answers],
+        },
     )
 
 
