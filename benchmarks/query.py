@@ -257,8 +257,20 @@ def run(limit: int | None, every: int, frames_per_s: float, period_s: float) -> 
 @click.command(epilog="Example: python -m benchmarks.query --limit 60 --fps 2")
 @click.option("--limit", type=int, help="Frames to stream. Default: all 300.")
 @click.option("--every", default=1, show_default=True, help="Every how many frames one is streamed.")
-@click.option("--fps", default=0.0, show_default=True, help="Frames a second; 0: as fast as they are taken.")
-@click.option("--period", default=3.0, show_default=True, help="Pause between queries, seconds.")
+@click.option(
+    "--fps",
+    type=click.FloatRange(0),
+    default=0.0,
+    show_default=True,
+    help="Frames a second; 0: as fast as they are taken.",
+)
+@click.option(
+    "--period",
+    type=click.FloatRange(0),
+    default=3.0,
+    show_default=True,
+    help="Pause between queries, seconds.",
+)
 @json_option
 def main(limit: int | None, every: int, fps: float, period: float, json_path: Path | None) -> None:
     """Query the mesh of a scene while a real scan streams into it."""

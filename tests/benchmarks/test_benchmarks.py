@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -17,7 +18,6 @@ from benchmarks.object import check_bench, make_scan
 from benchmarks.room import held_back_frames
 from benchmarks.stream import run_bits
 from streamdgp.datasets import open_dataset
-from streamdgp.errors import StreamdgpError
 from streamdgp.frames import DepthFrame, Intrinsics
 
 
@@ -38,8 +38,20 @@ def test_scans_are_those_of_the_independent_tool(tmp_path: Path) -> None:
 
 
 def test_the_tool_s_failure_is_an_error_of_ours(tmp_path: Path) -> None:
-    with pytest.raises(StreamdgpError, match="to work"):
+    with pytest.raises(click.ClickException, match="to work"):
         run_bench("mesh", tmp_path / "none.ply", tmp_path / "none.ply")
+
+
+@pytest.mark.parametrize("name", ["query", "room", "object"])
+def test_without_its_scans_a_benchmark_ends_with_a_line(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STREAMDGP_DATA", str(tmp_path / "none"))
+    done = CliRunner().invoke(importlib.import_module(f"benchmarks.{name}").main, [])
+    assert done.exit_code == 1
+    assert done.output.startswith("Error: the shared scan ")
+    assert "STREAMDGP_DATA" in done.output
+    assert isinstance(done.exception, SystemExit)
 
 
 def test_untouched_charts_are_beside_the_image_or_behind_the_surface() -> None:
