@@ -213,7 +213,7 @@ class Reconstructor:
         return 0 if self._map is None else len(self._map.evidence)
 
     def surface(self) -> SurfaceSnapshot:
-        """An immutable view of the surface as of now; cheap, usable from any thread."""
+        """An immutable view of the surface as of now; cheap. Any thread may use it; call as ``integrate``."""
         surface = self.config.surface
         if self._map is None:
             empty, none = np.zeros((0, 3)), HeapMemory().array_list("none", ())

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from streamdgp.atlas.free_cells import count_votes, inherit_passes
+from streamdgp.atlas.free_cells import REACH, count_votes, inherit_passes
 from streamdgp.atlas.refits import MASS_BITS, has_changed
 from streamdgp.atlas.support import settle_cells, show_cells
 from streamdgp.evidence.free_space import farthest_per_tile
@@ -29,8 +29,6 @@ __all__ = ["NORMAL_STEPS", "Atlas", "tangent_frames"]
 _CELLS = DIRTY_CELLS * DIRTY_CELLS
 # Charts, a few microseconds each.
 _LEAST_PART = 200
-# All that is evidence of a chart lies in its ball, so no cell of its surface is so many radii away.
-_REACH = 2.0
 NORMAL_STEPS = 32767
 """A unit in a component of a stored normal."""
 
@@ -223,7 +221,7 @@ class Atlas:
         """Count what a look, after so many frames, sees and sees through; return charts with new votes."""
         c = self.columns
         new = np.arange(len(self._runs), self._count)
-        self._runs.extend(c["anchor"][new], _REACH * self.scale_of(new))
+        self._runs.extend(c["anchor"][new], REACH * self.scale_of(new))
         far = farthest_per_tile(view.seen_m)
         charts = self._runs.in_view(view, float(far.max()) + margin_m)
         addresses = np.where(c["fits"][charts] > 0, self.rasters.addresses(charts), 0)

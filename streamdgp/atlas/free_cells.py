@@ -25,7 +25,7 @@ from streamdgp.evidence.free_space import (
 from streamdgp.evidence.patches import SUPPORT_CELLS
 from streamdgp.fitting.pointers import raster_at
 
-__all__ = ["MOST_VOTES", "against", "count_votes", "inherit_passes"]
+__all__ = ["MOST_VOTES", "REACH", "against", "count_votes", "inherit_passes"]
 
 # What a pass counts against a hit: a surface shows where three in four of those who looked saw it,
 _PASS_WEIGHT = 3.0
@@ -36,6 +36,8 @@ _SURE_FROM, _SURE = 16.0, 26.0
 _DOUBTED_PASSES = 0.5
 MOST_VOTES = 40
 """Hits and passes of a cell are halved when one of them reaches this: old views are forgotten."""
+REACH = 2.0
+"""Cells that lie farther from the anchor, in radii of the chart, are not judged."""
 _LEAST_INCIDENCE = 0.2
 # Along a slanting ray a small error of the pose is a long way; but never more than so many times as long.
 _LEAST_COS = 0.7
@@ -86,6 +88,10 @@ def _copy_judged(raster: Any, support: Any, passes: Any, cell_of: Any, s: Any) -
             if du * du + dv * dv > SUPPORT_CELLS * SUPPORT_CELLS:
                 continue
             a, b = 2 * i + 1, 2 * j + 1
+            x, y, z = raster[a, b, 0], raster[a, b, 1], raster[a, b, 2]
+            # No surface of the chart: there is no evidence so far out, and nobody looks for it there.
+            if not x * x + y * y + z * z <= REACH * REACH:
+                continue
             for k in range(3):
                 s[k * _CELLS + judged] = raster[a, b, k]
                 s[(3 + k) * _CELLS + judged] = raster[a + 1, b, k] - raster[a - 1, b, k]

@@ -6,6 +6,8 @@ executed; tests start some two hundred, and to load torch is most of what each o
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import multiprocessing
 import os
 import runpy
@@ -59,6 +61,8 @@ class ForkedProcess:
             daemon=True,
         )
         self._process.start()
+        # Before multiprocessing waits for its processes, without end, at the end of this one.
+        atexit.register(self.kill)
         os.close(write)
         self.stdout = os.fdopen(read)
 
@@ -71,8 +75,10 @@ class ForkedProcess:
         return self._process.exitcode
 
     def send_signal(self, number: int) -> None:
+        # It may have ended although we have not been told yet.
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
@@ -85,4 +91,5 @@ class ForkedProcess:
         code = self.poll()
         if code is None:
             raise subprocess.TimeoutExpired(str(self.pid), timeout or 0.0)
+        atexit.unregister(self.kill)
         return code

@@ -13,6 +13,7 @@ import pytest
 
 from streamdgp.errors import NotFoundError, ServerUnavailableError
 from streamdgp.v1 import scene_service_pb2
+from tests.server.forked import ForkedProcess
 from tests.server.harness import ServerProcess, Stream, get_mesh, make_frame, mesh_bytes, send_scan
 
 SCENE = "scenes/test"
@@ -38,6 +39,16 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     with ServerProcess(tmp_path_factory.mktemp("uninterrupted") / "data") as server:
         send_scan(server, 1, 12)
         return mesh_bytes(get_mesh(server))[1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_server_that_was_executed_ends_cleanly(tmp_path: Path, number: signal.Signals) -> None:
+    """Other tests fork theirs (``tests.server.forked``), which end without taking the interpreter down."""
+    with ServerProcess(tmp_path / "data", environment={}) as server:
+        assert not isinstance(server._process, ForkedProcess)
+        send_scan(server, 1, 3)
+        assert server.stop(number) == 0
+        assert server.stderr() == ""
 
 
 def test_a_restart_shows_the_same_revision_and_mesh(tmp_path: Path, uninterrupted: bytes) -> None:
