@@ -71,7 +71,7 @@ class _Acks:
     def applied_per_s(self, first: int) -> float:
         """Frames applied a second, from the first report of so many on."""
         (began, before), (ended, after) = (
-            next(report for report in self.history if report[1].applied >= first),
+            next((report for report in self.history if report[1].applied >= first), self.history[-1]),
             self.history[-1],
         )
         return (after.applied - before.applied) / (ended - began) if ended > began else float("nan")

@@ -1,8 +1,8 @@
 """Many arrays, one kernel call: compiled code reads rasters and supports where they lie.
 
-Charts' rasters are separate arrays, replaced as a whole, so that snapshots can hold the old ones. A
-kernel over thousands of charts would have to copy them together first, under the interpreter's
-lock; it takes their addresses instead. The caller keeps the arrays alive during the call
+Charts' rasters lie in slots that are never written while a snapshot sees them, so those of some charts
+lie anywhere. A kernel over thousands of charts would have to copy them together first, under the
+interpreter's lock; it takes their addresses instead. The caller keeps the arrays alive during the call
 (``streamdgp.memory``).
 """
 

@@ -13,7 +13,7 @@ from streamdgp.memory._lists import ArrayList
 from streamdgp.memory._slabs import HeapSlots
 from streamdgp.memory._slots import SlotArrays
 
-__all__ = ["ArrayMemory", "HeapMemory"]
+__all__ = ["ArrayMemory", "HeapMemory", "row_slices"]
 
 _ROWS_AT_ONCE = 4096
 
@@ -74,5 +74,10 @@ class HeapMemory:
 
     def slices(self, rows: int) -> Iterator[slice]:
         """See :class:`ArrayMemory`: what is made on the way takes no more room than a part's."""
-        for begin in range(0, rows, _ROWS_AT_ONCE):
-            yield slice(begin, min(begin + _ROWS_AT_ONCE, rows))
+        yield from row_slices(rows)
+
+
+def row_slices(rows: int) -> Iterator[slice]:
+    """So many rows in parts, each a whole number of batches of charts but the last."""
+    for begin in range(0, rows, _ROWS_AT_ONCE):
+        yield slice(begin, min(begin + _ROWS_AT_ONCE, rows))

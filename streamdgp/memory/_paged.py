@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from streamdgp.memory._heap import row_slices
 from streamdgp.memory._lists import Arrays
 from streamdgp.memory._region import Region, Scratch
 from streamdgp.memory._slots import SlotArrays
@@ -22,7 +23,6 @@ __all__ = ["PagedMemory", "RegionSlots"]
 
 _REGION_BYTES = 1 << 34
 _LIST_BYTES = 1 << 37
-_ROWS_AT_ONCE = 4096
 
 
 class PagedMemory:
@@ -78,8 +78,8 @@ class PagedMemory:
 
     def slices(self, rows: int) -> Iterator[slice]:
         """See :class:`streamdgp.memory.ArrayMemory`."""
-        for begin in range(0, rows, _ROWS_AT_ONCE):
-            yield slice(begin, min(begin + _ROWS_AT_ONCE, rows))
+        for part in row_slices(rows):
+            yield part
             self._budget.relieve()
 
     def regions(self) -> list[Region]:
